@@ -36,7 +36,7 @@ from bench import (
 )
 from bench.buyer import Unexpected
 from bench.chart import draw
-from bench.machine import describe
+from bench.machine import describe, loop_ms
 from bench.page import NoPlace, write
 from bench.peers.environment import PeerMissing
 from bench.report import Report, Result, lines
@@ -182,15 +182,17 @@ async def _run(names: Sequence[str], sizes: Sizes) -> Report:
     began_at, began = datetime.now(UTC), time.monotonic()
     with temporary_directory() as directory:
         machine = describe(directory)
+    results, paces = list[Result](), [loop_ms()]
     with Progress() as progress:
-        results = [
-            await _measure(name, sizes, partial(_show_progress, progress, name)) for name in dict.fromkeys(names)
-        ]
+        for name in dict.fromkeys(names):
+            results.append(await _measure(name, sizes, partial(_show_progress, progress, name)))
+            paces.append(loop_ms())
     return Report(
         command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         began_at=began_at,
         seconds=round(time.monotonic() - began, 1),
         machine=machine,
+        loop_ms=tuple(paces),
         results=tuple(results),
     )
 

@@ -21,6 +21,8 @@ LIBRARIES = (
     *("pyreqwest", "redis", "standardwebhooks", "structlog", "uvicorn", "uvloop"),
 )
 SYNCED_WRITES = 50
+LOOPS = 9
+LOOP_STEPS = 100_000
 _PAGE = bytes(8192)
 
 
@@ -58,6 +60,22 @@ def describe(directory: Path) -> Machine:
         },
         commit=_commit(),
     )
+
+
+def loop_ms() -> float:
+    """CPU milliseconds of a loop that is always the same: the median of `LOOPS`.
+
+    Where neighbours share the processor it takes up to twice as long, and so does everything else.
+    """
+    return round(median(_loop_s() for _ in range(LOOPS)) * 1000, 2)
+
+
+def _loop_s() -> float:
+    began = time.process_time()
+    total = 0
+    for step in range(LOOP_STEPS):
+        total += step * step
+    return time.process_time() - began
 
 
 def _cores() -> int:

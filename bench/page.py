@@ -47,7 +47,8 @@ def tables(report: Report) -> list[str]:
     facts = (
         f"`{report.command}`, {report.seconds:.0f} s, commit {machine.commit}, on {report.began_at:%Y-%m-%d}. "
         f"{machine.cores} cores ({machine.cpu}), load {machine.load_before} before it began, Python {machine.python}, "
-        f"{servers}, a synced write {machine.synced_write_ms} ms."
+        f"{servers}, a synced write {machine.synced_write_ms} ms, a fixed loop {min(report.loop_ms)} … "
+        f"{max(report.loop_ms)} CPU ms."
     )
     lines = [facts]
     for result in report.results:

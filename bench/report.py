@@ -35,12 +35,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Report of a run."""
+    """Report of a run. `loop_ms`: `machine.loop_ms` before each benchmark and after the last."""
 
     command: str
     began_at: datetime
     seconds: float
     machine: Machine
+    loop_ms: tuple[float, ...]
     results: tuple[Result, ...]
 
 
@@ -78,6 +79,7 @@ def lines(report: Report) -> list[str]:
         f"{machine.cores} cores ({machine.cpu}), load {machine.load_before} before it began",
         f"a synced write takes {machine.synced_write_ms} ms on {machine.file_system or 'an unknown file system'}",
     ]
+    out.append(f"a fixed loop took {min(report.loop_ms)} … {max(report.loop_ms)} CPU ms, between the benchmarks")
     for result in report.results:
         out += ["", f"{result.benchmark}  ({result.seconds} s)  {result.how}", *_table(result.figures)]
     return out

@@ -16,7 +16,7 @@ def test_standard_output_is_only_json_and_the_table_is_on_standard_error() -> No
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert set(report) == {"command", "began_at", "seconds", "machine", "results"}
+    assert set(report) == {"command", "began_at", "seconds", "machine", "loop_ms", "results"}
     assert report["command"] == "python -m bench sweep --rows 200"
     assert [result["benchmark"] for result in report["results"]] == ["sweep"]
     assert set(report["results"][0]) == {"benchmark", "how", "settings", "seconds", "figures"}

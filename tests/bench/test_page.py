@@ -12,7 +12,12 @@ from tests.servers import ROOT
 def report(benchmark: str, *figures: Figure) -> Report:
     result = Result(benchmark=benchmark, how="by hand", settings={}, seconds=1.0, figures=figures)
     return Report(
-        command="python -m bench", began_at=datetime.now(UTC), seconds=2.0, machine=MACHINE, results=(result,)
+        command="python -m bench",
+        began_at=datetime.now(UTC),
+        seconds=2.0,
+        machine=MACHINE,
+        loop_ms=(4.0, 5.5, 4.5),
+        results=(result,),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.loops import closed_loop, open_loop, wait_until
-from bench.machine import Machine, describe
+from bench.machine import Machine, describe, loop_ms
 from bench.report import Report, Result, figure, latencies, lines, of_repeats
 
 MACHINE = Machine(
@@ -56,11 +56,17 @@ def test_table_shows_value_unit_and_count() -> None:
     figures = (figure("orders_per_s", 1234.5, "orders/s", 7), of_repeats("notice", [0.5, 0.25, 1.0], "s", 3))
     result = Result(benchmark="orders", how="by hand", settings={}, seconds=1.5, figures=figures)
     report = Report(
-        command="python -m bench", began_at=datetime.now(UTC), seconds=2.0, machine=MACHINE, results=(result,)
+        command="python -m bench",
+        began_at=datetime.now(UTC),
+        seconds=2.0,
+        machine=MACHINE,
+        loop_ms=(4.0, 5.5, 4.5),
+        results=(result,),
     )
     shown = "\n".join(lines(report))
     assert "python -m bench    2.0 s" in shown
     assert "commit 0123456789ab" in shown
+    assert "a fixed loop took 4.0 … 5.5 CPU ms" in shown
     assert "orders_per_s  1,234 orders/s  n=7" in shown
     assert "from 0.25 to 1" in shown
 
@@ -69,6 +75,7 @@ def test_machine_is_described_without_its_paths(tmp_path: Path) -> None:
     machine = describe(tmp_path)
     assert machine.cores >= 1
     assert machine.synced_write_ms > 0
+    assert loop_ms() > 0
     assert "PostgreSQL" in machine.servers["postgres"]
     assert machine.libraries["asyncpg"]
     assert "/" not in "".join((*machine.servers.values(), machine.commit, machine.system))

@@ -7,17 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import redis
 import structlog
-from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, settings
 
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
+from tests import rsa_keys
 from tests.databases import ReusedDatabase
 from tests.preloaded import Preloaded
 from tests.servers import find_chromium
@@ -43,10 +42,7 @@ os.environ["SSL_CERT_FILE"] = str(TESTS / "authority.pem")
 # Each collection of garbage looks through thousands of collected tests: a tenth of the CPU of tests without servers.
 gc.set_threshold(10_000, 20, 10)
 
-# Checking a private key takes 30 ms, and hundreds of tests open an account with the same one.
-serialization.load_pem_private_key = lru_cache(maxsize=64)(  # type: ignore[assignment]
-    serialization.load_pem_private_key
-)
+rsa_keys.install()
 
 # Rich draws a trace with the values of all variables, which takes a second of CPU.
 *_processors, _ = structlog.get_config()["processors"]

@@ -23,10 +23,9 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
     return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
 
-# Parsing a key takes as long as ten signatures.
 @lru_cache(maxsize=512)
 def read_private_key(pem: str) -> rsa.RSAPrivateKey:
-    key = serialization.load_pem_private_key(pem.encode(), None)
+    key = serialization.load_pem_private_key(pem.encode(), None, unsafe_skip_rsa_key_validation=True)  # made here
     assert isinstance(key, rsa.RSAPrivateKey), "only RSA keys are made"
     return key
 

@@ -1,0 +1,64 @@
+"""RSA keys for tests without their cost: to find two primes takes 45 ms of CPU, and to check a key that is read 30 ms.
+
+Every key is another one. It is the product of two primes found in this process, of which a few give many pairs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import count
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+EXPONENT, BITS = 65537, 2048
+
+_generate, _load = rsa.generate_private_key, serialization.load_pem_private_key
+
+
+class QuickKeys:
+    """Keys of the primes that were found so far: the n-th prime is paired with all before it."""
+
+    def __init__(self) -> None:
+        self._primes: list[int] = []
+        self._pairs = ((first, second) for first in count(1) for second in range(first))
+        self._made: set[int] = set()
+
+    def generate(self, public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+        """As `rsa.generate_private_key`."""
+        if (public_exponent, key_size) != (EXPONENT, BITS):
+            return _generate(public_exponent, key_size)
+        first, second = next(self._pairs)
+        while len(self._primes) <= first:
+            numbers = _generate(EXPONENT, BITS).private_numbers()
+            self._primes += (numbers.p, numbers.q)
+        key = _key_of(self._primes[first], self._primes[second])
+        self._made.add(key.public_key().public_numbers().n)
+        return key
+
+    def load(self, data: bytes, password: bytes | None) -> object:
+        """As `serialization.load_pem_private_key`. A key that was made here needs no check."""
+        key = _load(data, password, unsafe_skip_rsa_key_validation=True)
+        is_made = isinstance(key, rsa.RSAPrivateKey) and key.public_key().public_numbers().n in self._made
+        return key if is_made else _load(data, password)
+
+
+def install() -> None:
+    """Let everything in this process make and read its keys so."""
+    keys = QuickKeys()
+    rsa.generate_private_key = keys.generate  # type: ignore[assignment]
+    serialization.load_pem_private_key = lru_cache(maxsize=64)(keys.load)  # type: ignore[assignment]
+
+
+def _key_of(first: int, second: int) -> rsa.RSAPrivateKey:
+    p, q = max(first, second), min(first, second)
+    d = pow(EXPONENT, -1, (p - 1) * (q - 1))
+    return rsa.RSAPrivateNumbers(
+        p=p,
+        q=q,
+        d=d,
+        dmp1=rsa.rsa_crt_dmp1(d, p),
+        dmq1=rsa.rsa_crt_dmq1(d, q),
+        iqmp=rsa.rsa_crt_iqmp(p, q),
+        public_numbers=rsa.RSAPublicNumbers(EXPONENT, p * q),
+    ).private_key(unsafe_skip_rsa_key_validation=True)

@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from simulator.kernel.ledger import PAYMENTS_MAX
-from simulator.kit.serve import Tls, until_signalled
+from simulator.kit.serve import Tls, on_signal
 from simulator.servers import CHANNELS, serve_channels, serve_merchant
 from simulator.shoppers.plan import Kind, Plan
 from simulator.shoppers.shop import Shop
@@ -130,8 +130,9 @@ def _run(serving: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_signalled(process: str, url: str, **others: str) -> None:
+    signalled = on_signal()
     _log.info(f"{process}_started", url=url, **others)
-    await until_signalled()
+    await signalled.wait()
     _log.info(f"{process}_stopping", url=url)
 
 

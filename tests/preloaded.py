@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from demo.embedded import Child
+from tests import rsa_keys
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("api", "worker", "simulator")
@@ -40,6 +41,9 @@ MODULES = (
     "bench.noop.lua_loop",
     "bench.noop.stock_arq",
 )
+
+PRIMES = 8
+"""Of the keys that a simulator makes, which the processes beside it then know: more than any stack has accounts."""
 
 _LIBC = ctypes.CDLL(None)
 
@@ -130,6 +134,7 @@ def main() -> None:
         import_module(module)
         del sys.modules[module]  # it runs anew as `__main__`
     import_module("api.application")  # which `python -m api` imports when it starts
+    rsa_keys.install(PRIMES)
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has none of the threads that an import started"  # noqa: PTH208
     gc.collect()
     gc.freeze()

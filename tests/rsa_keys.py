@@ -22,30 +22,32 @@ class QuickKeys:
     def __init__(self) -> None:
         self._primes: list[int] = []
         self._pairs = ((first, second) for first in count(1) for second in range(first))
-        self._made: set[int] = set()
 
     def generate(self, public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
         """As `rsa.generate_private_key`."""
         if (public_exponent, key_size) != (EXPONENT, BITS):
             return _generate(public_exponent, key_size)
         first, second = next(self._pairs)
-        while len(self._primes) <= first:
+        self.find_primes(first + 1)
+        return _key_of(self._primes[first], self._primes[second])
+
+    def load(self, data: bytes, password: bytes | None, *, unsafe_skip_rsa_key_validation: bool = False) -> object:
+        """As `serialization.load_pem_private_key`. A key of these primes needs no check."""
+        key = _load(data, password, unsafe_skip_rsa_key_validation=True)
+        is_ours = isinstance(key, rsa.RSAPrivateKey) and key.private_numbers().p in self._primes
+        return key if is_ours or unsafe_skip_rsa_key_validation else _load(data, password)
+
+    def find_primes(self, wanted: int) -> None:
+        """Have at least so many."""
+        while len(self._primes) < wanted:
             numbers = _generate(EXPONENT, BITS).private_numbers()
             self._primes += (numbers.p, numbers.q)
-        key = _key_of(self._primes[first], self._primes[second])
-        self._made.add(key.public_key().public_numbers().n)
-        return key
-
-    def load(self, data: bytes, password: bytes | None) -> object:
-        """As `serialization.load_pem_private_key`. A key that was made here needs no check."""
-        key = _load(data, password, unsafe_skip_rsa_key_validation=True)
-        is_made = isinstance(key, rsa.RSAPrivateKey) and key.public_key().public_numbers().n in self._made
-        return key if is_made else _load(data, password)
 
 
-def install() -> None:
-    """Let everything in this process make and read its keys so."""
+def install(primes: int = 0) -> None:
+    """Let everything in this process make and read its keys so, and its forks with `primes` that all of them have."""
     keys = QuickKeys()
+    keys.find_primes(primes)
     rsa.generate_private_key = keys.generate  # type: ignore[assignment]
     serialization.load_pem_private_key = lru_cache(maxsize=64)(keys.load)  # type: ignore[assignment]
 

@@ -10,7 +10,7 @@ from demo.shop.backend import Backend
 from demo.shop.books import Books
 from demo.shop.handlers import Shop, routes
 from simulator.kit.asgi import App
-from simulator.kit.serve import serving, until_signalled
+from simulator.kit.serve import on_signal, serving
 from simulator.merchant.signature import secret_bytes
 
 
@@ -27,8 +27,9 @@ async def main() -> None:
             keys=tuple(secret_bytes(secret) for secret in env["NOTIFY_SECRETS"].split(",")),
             origin=urls["api"],
         )
+        ended = on_signal()
         async with serving(App(routes(shop)), port=urlsplit(urls["shop"]).port or 80):
-            await until_signalled()
+            await ended.wait()
 
 
 if __name__ == "__main__":

@@ -120,9 +120,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def until_signalled() -> None:
-    """Return on SIGTERM or SIGINT."""
+def on_signal() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set from now on: to be called before a process reports that it has started."""
     loop, signalled = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled.set)
-    await signalled.wait()
+    return signalled

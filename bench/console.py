@@ -20,18 +20,22 @@ from core.order import OrderStatus
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from storage.postgres.address import read_address
 from storage.postgres.database import Database
+from storage.postgres.deliveries import Choice, Listed, count_chosen, list_notifications
+from storage.postgres.endpoints import list_endpoints
 from storage.postgres.migrate import migrate
 from storage.postgres.order_facts import find_facts
 from storage.postgres.order_lists import OrderFilter, list_by_filter
 from storage.postgres.search import find_by_number
 
 HOW = (
-    "searches by each kind of number, lists by each combination of filters (the first pages), and one order's story, "
+    "searches by each kind of number, lists by each combination of filters (the first pages), one order's story, and "
+    "notifications and endpoints, "
     "one after another on one connection; milliseconds of the statements with the reading of their rows"
 )
 TURNS = 20
 PAGES = 5
 PAID, OPEN = "first-paid", "first-open"
+HOOK = "https://shop.test/hook"
 CHUNK = 20_000
 COPY_TIMEOUT_S = 600.0
 
@@ -180,7 +184,27 @@ def _works(db: Database, orders: int) -> dict[str, Work]:
 
     searches = {f"search_{name}": search(number) for name, number in _NUMBERS.items()}
     lists = {f"list_{name}": pages(wanted) for name, wanted in _filters().items()}
-    return {**searches, **lists, "story": story}
+    return {**searches, **lists, "story": story, **_delivery_works(db)}
+
+
+def _delivery_works(db: Database) -> dict[str, Work]:
+    """The same of notifications and endpoints."""
+
+    def notifications(choice: Choice) -> Work:
+        async def work(_turn: int) -> None:
+            await list_notifications(db, choice)
+
+        return work
+
+    async def endpoints(_turn: int) -> None:
+        await list_endpoints(db)
+
+    async def resend_preview(_turn: int) -> None:
+        choice = Choice(listed=Listed.DELIVERED, endpoint=HOOK, since=datetime.now(UTC) - timedelta(days=7))
+        await count_chosen(db, choice)
+
+    sent = {f"notifications_{name}": notifications(choice) for name, choice in _choices().items()}
+    return {**sent, "endpoints": endpoints, "resend_preview": resend_preview}
 
 
 _NUMBERS = {
@@ -194,6 +218,16 @@ _NUMBERS = {
     "channel_notification": "evt-{}",
     "nothing": "none-{}",
 }
+
+
+def _choices() -> dict[str, Choice]:
+    """Lists of notifications; for an endpoint that has none, a page reads as much as a page may read."""
+    week_ago = datetime.now(UTC) - timedelta(days=7)
+    return {
+        **{str(listed): Choice(listed=listed) for listed in Listed},
+        "delivered_endpoint": Choice(listed=Listed.DELIVERED, endpoint=HOOK, since=week_ago),
+        "delivered_no_endpoint": Choice(listed=Listed.DELIVERED, endpoint="https://nobody.test/"),
+    }
 
 
 def _filters() -> dict[str, OrderFilter]:

@@ -189,16 +189,17 @@ async def push_claimed(resources: Resources, notifier: Notifier, outgoing: Outgo
     delivery = await notifier.deliver(outgoing)
     if delivery.status == notifications.PARKED:
         return await _postpone(resources, notifier, outgoing, delivery.retry_after_s)
-    delivery_seconds.observe(monotonic() - began)
+    seconds = monotonic() - began
+    delivery_seconds.observe(seconds)
+    _count(resources, outgoing.url, delivery, seconds)
     record = Attempt(
         no=outgoing.attempt,
         at=began_at,
-        latency_ms=round((monotonic() - began) * 1000),
+        latency_ms=round(seconds * 1000),
         status=delivery.status,
         answer=readable(delivery.answer),
         is_manual=outgoing.is_manual,
     )
-    _count(resources, outgoing.url, delivery, monotonic() - began)
     await _end(resources, outgoing, delivery, record)
     await _resume(resources, notifier, outgoing.url)
     return delivery.status

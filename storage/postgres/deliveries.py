@@ -23,7 +23,7 @@ from storage.postgres.orders import decode_cursor, encode_cursor
 READ_MAX = 10_000
 """Rows that a page reads at most to find those that are chosen."""
 
-COUNT_MAX = 100_000
+COUNT_MAX = 50_000
 """Rows that are counted at most, before they are sent again."""
 
 ENDPOINTS_MAX = 1000

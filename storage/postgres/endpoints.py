@@ -17,7 +17,7 @@ from storage.postgres.database import Database
 from storage.postgres.leases import FREE
 from storage.postgres.notifications import ENDPOINT
 
-READ_MAX = 100_000
+READ_MAX = 50_000
 """Undelivered notifications that are counted: the page of an outage must not read a million."""
 
 ENDPOINTS_MAX = 1000

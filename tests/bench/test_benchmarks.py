@@ -61,7 +61,10 @@ FIGURES = {
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
     "console": {
         f"{name}_{which}"
-        for name in ("search_order_no", "search_nothing", "list_all", "list_rare_currency", "list_undelivered", "story")
+        for name in (
+            *("search_order_no", "search_nothing", "list_all", "list_rare_currency", "list_undelivered", "story"),
+            *("notifications_undelivered", "notifications_delivered_no_endpoint", "endpoints", "resend_preview"),
+        )
         for which in ("p50", "p95", "max")
     },
     "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},

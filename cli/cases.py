@@ -14,6 +14,7 @@ from cli.output import Stop, cell, json_option, print_json, print_table, printab
 from core.case_choices import Choice
 from core.order import CaseReason
 from storage.postgres.cases import CaseRow, find_case, list_cases, list_open_cases
+from storage.postgres.database import Database
 
 LIMIT_MAX = 1000
 ID_MAX = 2**63 - 1
@@ -114,9 +115,12 @@ def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, as_json
         raise click.UsageError("give --to NAME, or --nobody")
     if not by.strip():
         raise click.UsageError("--by says who did it: it may not be empty")
-    version = _get(case_id).version
-    act = this_act(str(case_id), by=by.strip(), to=assignee)
-    case = with_database(lambda db: flow.assign(db, case_id, assignee, version=version), act=act)
+
+    async def assign_now(db: Database) -> CaseRow:
+        version = (await flow.get_case(db, case_id)).version
+        return await flow.assign(db, case_id, assignee, version=version)
+
+    case = with_database(assign_now, act=this_act(str(case_id), by=by.strip(), to=assignee))
     if as_json:
         print_json(case)
     else:

@@ -22,9 +22,10 @@ READING = {
     "notifications list", "notifications show", "endpoints list",
     "callbacks list", "callbacks show",
     "accounts check", "accounts list", "approvals list", "audit", "cases list", "config check", "config show",
-    "dead-letters list", "explain", "keys list", "keys master", "keys notify", "operators list", "orders find",
+    "accounts show", "cases show", "days list", "days show", "dead-letters list", "disputes list", "explain",
+    "keys list", "keys master", "keys notify", "operators list", "orders find",
     "orders list", "orders show",
-    "reconciliations list", "reconciliations show", "secrets list",
+    "reconciliations list", "reconciliations show", "secrets list", "top",
 }  # fmt: skip
 """Commands that change nothing here."""
 
@@ -37,7 +38,9 @@ WRITING = {
     "callbacks explain": ("6f1c2d9e-0d4b-4a53-9a53-0c7a2f5d1e11",),
     "approvals approve": ("7", "--by", "alice"),
     "approvals decline": ("7", "--by", "alice", "--reason", "no"),
+    "cases assign": ("7", "--to", "alice", "--by", "alice"),
     "cases resolve": ("7", "--reason", "none", "--by", "alice"),
+    "days sign-off": ("main", "2026-11-22", "--by", "alice"),
     "dead-letters resend": ("--all",),
     "endpoints pause": ("https://shop.test/hook", "--by", "alice", "--reason", "they move"),
     "endpoints resume": ("https://shop.test/hook", "--reason", "they are back"),

@@ -33,7 +33,7 @@ async def roll_up(resources: Resources) -> bool:
         for start in touched(due[:BATCH], step):
             await rollups.sum_up(db, step, start)
     if len(due) > BATCH:
-        log.info("rollups_behind", buckets=len(due) - BATCH)
+        log.info("rollups_behind", count=len(due) - BATCH)
         return True
     await rollups.delete_old(db)
     return False

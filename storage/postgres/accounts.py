@@ -26,12 +26,13 @@ UPDATE accounts SET world = CASE WHEN name = $1 THEN $2 ELSE world END, collisio
 _BESIDE = """
 SELECT b.name FROM accounts a JOIN accounts b ON b.world = a.world AND b.name <> a.name
  WHERE a.name = $1 ORDER BY b.name"""
-# The rows of both are few beside those that are over: pending has one for each open payment.
+# The rows of both are few beside those that are over: pending has one for each open payment, and refunds_due those that
+# are under way, which the condition on due_at has the planner take.
 _OPEN_WORK = """
 SELECT (SELECT count(*) FROM (SELECT FROM pending WHERE channel_account = $1 LIMIT $2) AS p) AS payments,
        (SELECT count(*) FROM (SELECT FROM refunds
-                               WHERE status IN ('requested', 'processing') AND channel_account = $1 LIMIT $2) AS r
-       ) AS refunds"""
+                               WHERE status IN ('requested', 'processing') AND due_at > '-infinity'
+                                 AND channel_account = $1 LIMIT $2) AS r) AS refunds"""
 _ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
 
 

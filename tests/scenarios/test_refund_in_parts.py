@@ -5,6 +5,7 @@ books agree with the ledgers.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -36,7 +37,7 @@ async def test_parts_of_paid_orders_go_back_once_each(scenario: Scenario, fault:
         assert sorted(refund.amount for refund in there) == list(PARTS[channel])
         [payment] = (await scenario.view(order))["payments"]
         assert payment["refunded_amount"] == sum(PARTS[channel])
-        await eventually(lambda order=order: scenario.was_notified(order, "order.refunded"))
+        await eventually(partial(scenario.was_notified, order, "order.refunded"))
         assert await scenario.cases(number_of(order)) == []
 
 

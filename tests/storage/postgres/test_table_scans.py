@@ -14,6 +14,7 @@ from core.dispute import DisputeState
 from core.lifecycle import on_deadline
 from core.order import OrderStatus, deadline_key
 from storage.postgres import (
+    accounts,
     alert_facts,
     callbacks,
     database,
@@ -22,6 +23,7 @@ from storage.postgres import (
     inbox,
     notifications,
     pending,
+    refund_approvals,
     refunds,
     retention,
 )
@@ -173,6 +175,10 @@ async def look_around(db: Database, order_no: str) -> None:
     for state in (None, DisputeState.LOST):
         await list_disputes(db, limit=2, state=state)
     await notifications.list_dead_letters(db, 2)
+    await accounts.count_open_work(db, "alipay", limit=2)
+    for open_only in (True, False):
+        await refund_approvals.list_approvals(db, open_only=open_only, limit=2)
+    await refund_approvals.approvals_of(db, order_no)
     for listed in deliveries.Listed.UNDELIVERED, deliveries.Listed.DEAD, deliveries.Listed.DELIVERED:
         choice = deliveries.Choice(listed=listed)
         _, cursor = await deliveries.list_notifications(db, choice, limit=2)

@@ -296,4 +296,4 @@ async def test_an_address_of_alerts_that_cannot_be_used_is_named(nodrop: Nodrop)
         assert (ran.code, says in str(found)) == (2, True), found
     right = {"ALERT_URL": "https://alerts.example/x", "ALERT_SECRET": secret}
     ran = await nodrop("config", "check", "--offline", "--json", env=right)
-    assert [row["level"] for row in ran.json if row["what"].startswith("ALERT")] == ["ok", "ok"]
+    assert [row["level"] for row in ran.json if row["what"].startswith("ALERT")] == ["OK", "OK"]

@@ -19,6 +19,7 @@ from tests.cli.nodrop import Nodrop
 from tests.cli.test_help import commands
 
 READING = {
+    "alerts list",
     "notifications list", "notifications show", "endpoints list",
     "callbacks list", "callbacks show",
     "accounts check", "accounts list", "approvals list", "audit", "cases list", "config check", "config show",
@@ -30,6 +31,7 @@ READING = {
 """Commands that change nothing here."""
 
 WRITING = {
+    "alerts test": ("--wait", "0"),
     "accounts add": ("main", "--from", "{account}"),
     "accounts disable": ("main",),
     "accounts enable": ("main",),

@@ -1,5 +1,6 @@
 """The overview and the page of one account: figures, spans, silent accounts, and texts of strangers."""
 
+import re
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -7,6 +8,7 @@ import pytest
 
 from core.operators import Role
 from core.rollups import SPANS, Step, bucket_of
+from runtime.accounts import RELOAD_S
 from runtime.resources import Resources
 from storage.postgres.orders import find_now
 from tests.api.console.conftest import SignedIn
@@ -109,6 +111,20 @@ async def test_an_account_shows_its_own_figures(signed_in: SignedIn, resources: 
     assert "rate 7" in text_of(page)
     assert "777" not in text_of(page)
     assert (await client.get(f"/ops/accounts/{quote('<b>', safe='')}")).status == 404
+
+
+async def test_who_may_act_finds_the_switch_of_the_account(
+    signed_in: SignedIn, resources: Resources, account: str
+) -> None:
+    resources.accounts._read_at = -RELOAD_S  # they were read before there was one
+    for role, name, wanted in (
+        (Role.VIEWER, account, ""),
+        (Role.OPERATOR, account, f"/ops/accounts/{account}/disable"),
+        (Role.OPERATOR, "gone", "/ops/accounts/gone/enable"),
+    ):
+        page = text_of(await (await signed_in(role)).get(f"/ops/accounts/{name}"))
+        found = re.findall(r'href="(/ops/accounts/[^"]+able)"', page)
+        assert found == ([wanted] if wanted else []), (role, name)
 
 
 async def test_it_is_there_in_chinese(signed_in: SignedIn) -> None:

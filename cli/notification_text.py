@@ -88,7 +88,7 @@ def _waiting(row: EndpointRow, now: datetime) -> Iterator[str]:
     held = f" ({row.held} waiting)" if row.held else ""
     yield f"{row.undelivered} undelivered{held}{oldest}"
     if row.dead:
-        yield f"{row.dead} dead letters"
+        yield f"{row.dead} dead letter{'' if row.dead == 1 else 's'}"
 
 
 def _since(row: NotificationRow, now: datetime) -> str:

@@ -152,7 +152,7 @@ async def test_an_endpoint_is_paused_and_resumed(nodrop: Nodrop) -> None:
     assert first == HOOK
     assert (second.startswith("  paused "), second.endswith(" by kim: they move house")) == (True, True)
     assert third.startswith("  1 undelivered, the oldest of ")
-    assert third.endswith("; 1 dead letters")
+    assert third.endswith("; 1 dead letter")
     assert fourth.startswith("  last failure 503 after 21 ms, ")
     [row] = (await nodrop("endpoints", "list", "--json")).json
     assert (row["paused_by"], row["undelivered"], row["dead_letters"]) == ("kim", 1, 1)

@@ -71,8 +71,6 @@ def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
     channel, the channel refuses ours, and that is a case too.
     """
     if payment.refunded_amount is None:
-        if is_going_back(state, payment.key):
-            return ()
         detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
         case = Case(reason=CaseReason.REFUND_AMOUNT_UNKNOWN, key=payment.key, detail=detail)
     elif not grew_outside(state, payment):

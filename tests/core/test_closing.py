@@ -184,3 +184,12 @@ def test_a_close_response_is_recorded_and_closes_nothing() -> None:
 def test_a_repeated_or_late_close_response_changes_nothing(payment: Payment) -> None:
     assert on_close_attempted(expired_state(payment), ALIPAY) == Decision(outcome=Outcome.NOTHING_NEW)
     assert on_close_attempted(expired_state(), ALIPAY) == Decision(outcome=Outcome.UNKNOWN_PAYMENT)
+
+
+def test_an_operator_ends_an_order_as_it_was_looked_at() -> None:
+    state = a_state(an_order(), a_payment())
+    moved = on_close_requested(state, expected_version=state.order.version - 1)
+    assert (moved.outcome, moved.change) == (Outcome.MOVED, None)
+    decision = on_close_requested(state, by=Source.OPERATOR, by_name="anna", expected_version=state.order.version)
+    assert decision.change is not None
+    assert (decision.change.event.by, decision.change.event.note) == (Source.OPERATOR, "by anna")

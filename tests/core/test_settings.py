@@ -171,3 +171,18 @@ def test_the_reconciliation_time_is_read(text: str, at: time | None) -> None:
 @pytest.mark.parametrize("text", ["24:00", "10:60", "9:30", "1030", "10:30:00", "never", "１0:30"])
 def test_an_invalid_time_of_day_is_refused(text: str) -> None:
     assert refusal({"RECONCILE_AT": text}) == "RECONCILE_AT: set it to a time of day like 10:30, or to off"
+
+
+def test_a_limit_for_one_operator_is_an_amount_for_each_currency() -> None:
+    settings = read_settings({"OPS_REFUND_ALONE_MAX": "500 CNY, 80.50 USD,"})
+    limits = {currency: settings.refund_alone_max(currency) for currency in ("CNY", "USD", "JPY")}
+    assert limits == {"CNY": 50000, "USD": 8050, "JPY": 0}, "a currency that is not named needs two"
+    assert read_settings({}).refund_alone_max("CNY") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["500", "500CNY", "x CNY", "500 XAU", "1 CNY, 2 CNY", "1.001 CNY", "-1 CNY", "CNY 500"]
+)
+def test_a_limit_that_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="OPS_REFUND_ALONE_MAX: set it to amounts like 500 CNY, 80 USD"):
+        read_settings({"OPS_REFUND_ALONE_MAX": text})

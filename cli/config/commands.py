@@ -17,7 +17,7 @@ from core.settings import Settings
 MASKED = "***"
 PLAIN = frozenset(
     "REDIS_SENTINELS REDIS_SENTINEL_MASTER PUBLIC_URL HOST NOTIFY_ALLOW_NETS RECONCILE_AT LOG_LEVEL"
-    " PAGE_ORIGINS SHOP_NAME SHOP_LOGO SHOP_COLOR SHOP_CONTACT".split()
+    " PAGE_ORIGINS SHOP_NAME SHOP_LOGO SHOP_COLOR SHOP_CONTACT OPS_REFUND_ALONE_MAX".split()
 )
 """Texts that hold no secret; any other text is masked."""
 

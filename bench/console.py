@@ -16,11 +16,15 @@ from api.v1.story_views import view_story
 from bench.door import pay_one, place_one
 from bench.report import MS, Figure, Result, figure
 from bench.sizes import ShowProgress, Sizes
+from core.dispute import DisputeState
 from core.order import OrderStatus
 from demo.embedded import EmbeddedPostgres, temporary_directory
 from storage.postgres.address import read_address
+from storage.postgres.cases import count_open_cases, list_open_cases
+from storage.postgres.closings import list_closings, read_money
 from storage.postgres.database import Database
 from storage.postgres.deliveries import Choice, Listed, count_chosen, list_notifications
+from storage.postgres.disputes import list_disputes
 from storage.postgres.endpoints import list_endpoints
 from storage.postgres.migrate import migrate
 from storage.postgres.order_facts import find_facts
@@ -101,6 +105,26 @@ INSERT INTO cases (order_no, reason, opened_at, resolved_at)
 SELECT 'copy-' || i, 'paid_late', {at}, CASE WHEN i % 100000 <> 13 THEN now() END
   FROM generate_series($2::bigint, $3::bigint) AS i WHERE i % 1000 = 13"""
 
+_DISPUTES = """
+INSERT INTO disputes (channel_account, out_trade_no, dispute_id, order_no, kind, state, amount, currency, respond_by,
+                      opened_at, changed_at)
+SELECT {account}, 'n-' || i, 'd-' || i, 'copy-' || i, 'claim', CASE WHEN i % 10000 = 17 THEN 'open' ELSE 'won' END,
+       100, 'CNY', {at} + interval '7 days', {at}, {at}
+  FROM generate_series($2::bigint, $3::bigint) AS i WHERE i % 1000 = 17"""
+_DAYS = (
+    """
+INSERT INTO closings (channel_account, day, money)
+SELECT name, current_date - n, '{"CNY": {"payments": 9, "paid": 900}}' FROM accounts, generate_series(0, 89) AS n""",
+    """
+INSERT INTO reconciliations (channel_account, day, dry_run, status, counts, finished_at)
+SELECT name, current_date - n, false, 'finished', '{"rows": 9, "amount": 3}', now()
+  FROM accounts, generate_series(1, 89) AS n""",
+    """
+INSERT INTO reconciliation_differences (reconciliation_id, row_no, kind, order_no, out_trade_no, channel_transaction_id,
+                                        detail)
+SELECT id, n, 'amount', 'copy-' || id * n, 'n-' || id * n, '', 'x' FROM reconciliations, generate_series(1, 3) AS n""",
+)
+
 
 async def measure(sizes: Sizes, show_progress: ShowProgress) -> Result:
     """Milliseconds of each search and each list: the median, the 95th percentile and the longest."""
@@ -138,19 +162,21 @@ async def _fill(db: Database, orders: int, show_progress: ShowProgress) -> None:
     await pay_one(db, PAID)
     await place_one(db, OPEN)
     # Triggers and foreign keys would only repeat what the first orders have passed.
-    for table in (*_CHANGES, "callbacks", "cases"):
+    for table in (*_CHANGES, "callbacks", "cases", "disputes"):
         await db.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
     words = {"kind": _KIND, "at": _AT, "account": _ACCOUNT}
     statements = [
         _COPY.format(table=table, first=first, changes=changes, where=where, **words)
         for table, (first, changes, where) in _CHANGES.items()
     ]
-    statements += [_CALLBACKS.format(**words), _CASES.format(**words)]
+    statements += [_CALLBACKS.format(**words), _CASES.format(**words), _DISPUTES.format(**words)]
     for start in range(1, orders + 1, CHUNK):
         show_progress(f"{start - 1} of {orders} orders are there")
         for statement in statements:
             await db.execute(statement, orders, start, min(start + CHUNK - 1, orders), timeout_s=COPY_TIMEOUT_S)
-    for table in (*_CHANGES, "callbacks", "cases"):
+    for statement in _DAYS:
+        await db.execute(statement)
+    for table in (*_CHANGES, "callbacks", "cases", "disputes"):
         await db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=COPY_TIMEOUT_S)
     await db.execute("CHECKPOINT", timeout_s=COPY_TIMEOUT_S)
 
@@ -184,7 +210,28 @@ def _works(db: Database, orders: int) -> dict[str, Work]:
 
     searches = {f"search_{name}": search(number) for name, number in _NUMBERS.items()}
     lists = {f"list_{name}": pages(wanted) for name, wanted in _filters().items()}
-    return {**searches, **lists, "story": story, **_delivery_works(db)}
+    return {**searches, **lists, "story": story, **_delivery_works(db), **_day_works(db)}
+
+
+def _day_works(db: Database) -> dict[str, Work]:
+    """The inbox, the days and the payments that they are summed from, the disputes."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+    async def day_money(turn: int) -> None:
+        since = midnight - timedelta(days=1 + turn)
+        await read_money(db, "sandbox", since, since + timedelta(days=1))
+
+    async def days(turn: int) -> None:
+        await list_closings(db, before=(midnight.date() - timedelta(days=turn), ""), limit=32)
+
+    async def inbox(_turn: int) -> None:
+        await list_open_cases(db, limit=51)
+        await count_open_cases(db, mine="alice")
+
+    async def disputes(turn: int) -> None:
+        await list_disputes(db, state=DisputeState.WON if turn % 2 else None, limit=101)
+
+    return {"day_money": day_money, "days": days, "inbox": inbox, "disputes": disputes}
 
 
 def _delivery_works(db: Database) -> dict[str, Work]:

@@ -56,7 +56,7 @@ async def test_an_admin_sends_a_test_which_is_audited(signed_in: SignedIn, resou
     admin = await signed_in(Role.ADMIN)
     page = await admin.act("/ops/alerts/test")
     assert "A worker sends the test within seconds." in page.body.decode()
-    assert "1 messages wait for ALERT_URL" in page.body.decode()
+    assert "Messages that wait for ALERT_URL: 1" in page.body.decode()
     row = await resources.db.fetchrow("SELECT by, action FROM audit WHERE action = 'alerts.test'")
     assert row is not None
     assert row["by"] == "admin"

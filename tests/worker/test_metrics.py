@@ -81,14 +81,14 @@ async def test_a_worker_shows_what_it_has_counted(
     placed = await place_order(resources, terms, PaymentRequest(account=account), expires_in_s=None)
     payment = placed.state.payments[0]
     await channel.pay(payment.out_trade_no)
-    await resources.db.execute("UPDATE pending SET due_at = now() WHERE kind = 'query'")
+    await resources.db.execute("UPDATE pending SET due_at = now(), arm_no = 2 WHERE kind = 'query'")
     async with served(resources):
         await listening(settings)
         _, before = await scrape(settings, key)
         lane = LaneWorker(
             resources.redis, Lane.QUERIES, FUNCTIONS[Lane.QUERIES], process="here", ctx={"resources": resources}
         )
-        await resources.queue.arm([query_payment(payment.key, 1)])
+        await resources.queue.arm([query_payment(payment.key, 2)])
         await eventually(lane.run_once)
         await eventually(lambda: not lane.running)
         await lane.drain(5.0)

@@ -1,7 +1,6 @@
 """Callbacks as people look at them: of an order, by account and state, page by page."""
 
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
 
@@ -163,7 +162,9 @@ async def test_one_is_found_by_its_id_with_its_raw_bytes(db: Database) -> None:
     assert await find_raw_callback(db, SEALER, other) is None
 
 
-@pytest.mark.parametrize("text", ["", "7", "' OR true", "C421D785-8143-4E98-8485-2E0BEE2A749A", "0a9b42c1-b1a9-47ff-a979-3b6ba3cde346"])
+@pytest.mark.parametrize(
+    "text", ["", "7", "' OR true", "C421D785-8143-4E98-8485-2E0BEE2A749A", "0a9b42c1-b1a9-47ff-a979-3b6ba3cde346"]
+)
 async def test_what_is_no_id_finds_nothing(db: Database, text: str) -> None:
     assert await find_callback(db, text) is None
 

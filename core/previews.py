@@ -178,14 +178,25 @@ def attach_preview(
     account: str,
     number: str,
     origin: Origin,
-    live: bool,
+    is_other_world: bool,
     policy: LatePolicy,
     known: Payment | None,
     is_known_beside: bool,
 ) -> Preview:
-    """The preview of attaching a payment that nodrop does not know to this order. `known`: it is known all the same."""
+    """The preview of attaching a payment that nodrop does not know to this order.
+
+    `known`: it is known all the same. `is_other_world`: the order is about real money and the account about test money,
+    or the other way round.
+    """
     order, says = state.order, evidence_line(account, number, evidence)
-    refusal = _attach_refusal(state, evidence, account=account, live=live, known=known, is_known_beside=is_known_beside)
+    refusal = _attach_refusal(
+        state,
+        evidence,
+        account=account,
+        is_other_world=is_other_world,
+        known=known,
+        is_known_beside=is_known_beside,
+    )
     if refusal is not None:
         return Preview(lines=(says,), refusal=refusal, version=order.version)
     effects = {
@@ -208,7 +219,7 @@ def _attach_refusal(
     evidence: Evidence,
     *,
     account: str,
-    live: bool,
+    is_other_world: bool,
     known: Payment | None,
     is_known_beside: bool,
 ) -> Line | None:
@@ -226,7 +237,7 @@ def _attach_refusal(
     if (evidence.amount, evidence.currency) != (order.amount, order.currency):
         wanted, amount = Sum(order.amount, order.currency), Sum(evidence.amount, evidence.currency)
         return Line("attach.other_amount", {"wanted": wanted, "amount": amount})
-    if state.live not in (None, live):
+    if is_other_world:
         return Line("attach.other_world")
     return None
 

@@ -45,10 +45,16 @@ async def is_test_money(resources: Resources, state: OrderState) -> bool:
     """Whether the order moves test money for certain: by its payments, before there is one by the accounts to choose
     from.
     """
-    return (await _world(resources, state) if not state.payments else state.live) is False
+    return await world_of(resources, state) is False
 
 
-async def _world(resources: Resources, state: OrderState) -> bool | None:
+async def world_of(resources: Resources, state: OrderState) -> bool | None:
+    """Whether the order is about real money: by its payments, before there is one by the accounts to choose from.
+
+    None: it is not known, or they are of both worlds.
+    """
+    if state.payments:
+        return state.live
     worlds = set()
     for name in paying.choice(state):
         try:

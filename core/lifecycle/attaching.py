@@ -16,11 +16,12 @@ def on_attached(
 ) -> Decision:
     """Insert the payment with the row of its query, whatever the order's status is: money may come late or twice.
 
-    The flow has queried the channel, and has found money with the order's amount in its world.
+    The flow has queried the channel, and has found money with the order's amount in its world. What has begun in the
+    other world since is looked at again.
     """
     if any(row.key == (terms.account, terms.out_trade_no) for row in state.payments):
         return Decision(outcome=Outcome.NOTHING_NEW)
-    if expected_version not in (None, state.order.version):
+    if expected_version not in (None, state.order.version) or state.live not in (None, terms.live):
         return Decision(outcome=Outcome.MOVED)
     payment = new_payment(state.order, terms, 1 + len(state.payments), state.now)
     status = OrderStatus.PAYING if state.order.status is OrderStatus.CREATED else state.order.status

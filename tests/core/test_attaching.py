@@ -79,3 +79,8 @@ def test_the_same_payment_is_attached_once() -> None:
 def test_an_order_that_has_moved_on_is_looked_at_again() -> None:
     assert attach(OPEN, expected_version=OPEN.order.version - 1) == Decision(outcome=Outcome.MOVED)
     assert attach(OPEN, expected_version=OPEN.order.version).outcome is Outcome.ATTACHED
+
+
+def test_an_order_that_has_begun_in_the_other_world_is_looked_at_again() -> None:
+    assert attach(a_state(an_order(), a_payment(live=False))) == Decision(outcome=Outcome.MOVED)
+    assert attach(a_state(an_order(), a_payment(live=True))).outcome is Outcome.ATTACHED

@@ -206,6 +206,19 @@ async def test_money_of_the_other_world_is_not_attached(harness: FlowHarness) ->
     assert refused.value.line.key == "attach.other_world"
 
 
+async def test_test_money_does_not_pay_an_order_whose_buyer_may_choose_among_real_accounts(harness: FlowHarness) -> None:
+    """It has no payment yet, so nothing but the merchant's choice says of which world it is."""
+    await harness.add_account("real", live=True)
+    state = (await harness.place(None, accounts=("real",))).state
+    number = bought_elsewhere(harness)
+    with pytest.raises(NotPossible) as refused:
+        await attach(harness, state, number)
+    assert refused.value.line.key == "attach.other_world"
+    assert (await harness.state(state)).payments == ()
+    test_order = (await harness.place(None, accounts=("main",))).state
+    assert (await attach(harness, test_order, number)).order.status is OrderStatus.PAID
+
+
 async def test_an_order_that_moved_since_the_preview_is_shown_again(harness: FlowHarness) -> None:
     state, number = await open_order(harness), bought_elsewhere(harness)
     await request_close(harness.resources, state.order.order_no)

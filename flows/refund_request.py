@@ -94,13 +94,13 @@ async def request_refund(
 async def approve_refund(resources: Resources, approval_id: int, *, by: str, reason: str = "") -> RequestedRefund:
     """A second operator agrees, and the refund is requested. To do it again ends what was cut off.
 
+    What cannot be refunded as things stand is not approved: else whoever asked for it could end that alone, later.
+
     Raises:
         NotFound: there is no such approval.
         NotPossible: it is this operator's own, was decided otherwise, has expired, or the money is gone meanwhile.
     """
     approval = await _get_approval(resources, approval_id)
-    if approval.decision != "approved":
-        approval = await _decide(resources, approval, "approved", by=by, reason=reason)
     state, payment = await _find(resources, approval.order_no, approval.out_trade_no)
     request = RefundRequest(
         key=payment.key,
@@ -110,6 +110,14 @@ async def approve_refund(resources: Resources, approval_id: int, *, by: str, rea
         reason=approval.reason,
         approved_by=approval.decided_by or by,
     )
+    refusal = _approval_refusal(approval, state, request, by)
+    if refusal is not None:
+        raise NotPossible(refusal)
+    if approval.decision is None:
+        obstacle = refund_obstacle(state, payment.key, request.amount)
+        if obstacle is not None and known_refund(state, request) is None:
+            raise NotPossible(refund_refusal(state, payment, obstacle))
+        await _decide(resources, approval, "approved", by=by, reason=reason)
     requested = await _commit(resources, state, payment, request)
     if requested.refund is not None:
         await set_refund(resources.db, approval.id, requested.refund.refund_no)
@@ -134,7 +142,7 @@ async def preview_approval(resources: Resources, approval_id: int, *, by: str, d
     )
     preview = await _preview(resources, state, payment, request)
     asked = Line("approval.asked_by", {"requested_by": approval.requested_by, "reason": approval.reason})
-    refusal = None if approval.decision == "approved" else _refusal(approval, by)
+    refusal = _approval_refusal(approval, state, request, by)
     return replace(preview, lines=(asked, *preview.lines), refusal=refusal or preview.refusal)
 
 
@@ -261,6 +269,16 @@ async def _decide(resources: Resources, approval: Approval, decision: str, *, by
         now = await _get_approval(resources, approval.id)
         raise NotPossible(_refusal(now, by) or Line("approval.expired"))
     return decided
+
+
+def _approval_refusal(approval: Approval, state: OrderState, request: RefundRequest, by: str) -> Line | None:
+    """The reason why this operator cannot approve it, or end an approval that was cut off. After its time the refund
+    that it has become is still noted with it.
+    """
+    if approval.decision != "approved":
+        return _refusal(approval, by)
+    is_over = approval.is_expired and known_refund(state, request) is None
+    return Line("approval.expired") if is_over else None
 
 
 def _refusal(approval: Approval, by: str) -> Line | None:

@@ -12,7 +12,7 @@ from storage.postgres.database import Database
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """A refund above the limit. `decision` None: nobody has decided. `refund_no`: the refund that it has become.
 
-    `is_expired`: nobody can approve it any more, by Postgres's clock.
+    `is_expired`: nobody can approve it any more, nor end an approval that has become no refund, by Postgres's clock.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS = """id, order_no, channel_account AS account, out_trade_no, amount, currency, request_key, reason,
        requested_by, requested_at, expires_at, decision, decided_by, decided_at, decided_reason, refund_no,
-       decision IS NULL AND expires_at <= clock_timestamp() AS is_expired"""
+       decision IS DISTINCT FROM 'declined' AND refund_no IS NULL AND expires_at <= clock_timestamp() AS is_expired"""
 
 # The row is returned whether it is new or not; a row that another process has inserted since is found by the next try.
 _INSERT = f"""
@@ -58,11 +58,11 @@ SELECT {_COLUMNS} FROM refund_approvals WHERE order_no = $1 AND request_key = $6
 _GET = f"SELECT {_COLUMNS} FROM refund_approvals WHERE id = $1"
 _FIND = f"SELECT {_COLUMNS} FROM refund_approvals WHERE order_no = $1 AND request_key = $2"
 
-# Waiting ones, and approved ones whose refund was not requested yet.
+# Waiting ones, and approved ones whose refund was not requested yet. After its time neither becomes a refund.
 _LIST_OPEN = f"""
 SELECT {_COLUMNS} FROM refund_approvals
  WHERE refund_no IS NULL AND decision IS DISTINCT FROM 'declined' AND id < coalesce($1::bigint, 9223372036854775807)
-   AND (decision = 'approved' OR expires_at > now())
+   AND expires_at > now()
  ORDER BY id DESC
  LIMIT $2"""
 _LIST_ALL = f"""

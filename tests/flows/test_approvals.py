@@ -48,6 +48,14 @@ async def waiting(sale: Sale, **more: str) -> Approval:
     return requested.approval
 
 
+async def make_old(sale: Sale) -> None:
+    """Have the time of the approvals be over. No statement of ours moves it: a trigger refuses that."""
+    db = sale.harness.resources.db
+    await db.execute("ALTER TABLE refund_approvals DISABLE TRIGGER guard_refund_approval")
+    await db.execute("UPDATE refund_approvals SET expires_at = now() - interval '1 s'")
+    await db.execute("ALTER TABLE refund_approvals ENABLE TRIGGER guard_refund_approval")
+
+
 async def test_above_the_limit_nothing_goes_back_until_another_operator_agrees(sale: Sale) -> None:
     resources = sale.harness.resources
     approval = await waiting(sale)
@@ -165,6 +173,57 @@ async def test_money_that_is_gone_meanwhile_is_not_refunded(sale: Sale) -> None:
     with pytest.raises(NotPossible, match="So much is not left"):
         await approve_refund(resources, approval.id, by="bob")
     assert (await sale.state()).refunds == ()
+
+
+async def test_an_approval_that_was_refused_as_things_stand_is_no_standing_one(sale: Sale) -> None:
+    """The second operator was told that nothing is done; so the first one cannot end it alone later."""
+    resources, approval = sale.harness.resources, await waiting(sale)
+    sql = "UPDATE payments SET refunded_amount = $1"
+    await resources.db.execute(sql, 8000)
+    with pytest.raises(NotPossible, match="So much is not left"):
+        await approve_refund(resources, approval.id, by="bob")
+    await resources.db.execute(sql, 0)
+    with pytest.raises(NotPossible, match="Somebody else has to decide"):
+        await approve_refund(resources, approval.id, by="ann")
+    assert (await sale.state()).refunds == ()
+    assert (await approve_refund(resources, approval.id, by="bob")).refund is not None
+
+
+async def test_an_approval_that_was_cut_off_is_not_ended_after_its_time(
+    sale: Sale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources, approval = sale.harness.resources, await waiting(sale)
+
+    async def cut(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(refund_request, "commit_decision", cut)
+    with pytest.raises(TimeoutError):
+        await approve_refund(resources, approval.id, by="bob")
+    monkeypatch.undo()
+    await make_old(sale)
+    with pytest.raises(NotPossible, match="in time"):
+        await approve_refund(resources, approval.id, by="ann")
+    assert (await sale.state()).refunds == ()
+    assert await list_approvals(resources.db) == []
+
+
+async def test_a_refund_of_an_approval_is_noted_with_it_also_after_its_time(
+    sale: Sale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources, approval = sale.harness.resources, await waiting(sale)
+
+    async def cut(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(refund_request, "set_refund", cut)
+    with pytest.raises(TimeoutError):
+        await approve_refund(resources, approval.id, by="bob")
+    monkeypatch.undo()
+    await make_old(sale)
+    ended = await approve_refund(resources, approval.id, by="cleo")
+    assert ended.refund is not None
+    assert len((await sale.state()).refunds) == 1
 
 
 async def test_small_refunds_add_up_to_the_limit(sale: Sale) -> None:

@@ -74,7 +74,8 @@ async def sign_in(resources: Resources, passwords: Passwords, attempt: Attempt) 
     for key, limit in limits:
         await give_back(db, key, limit)
     await keep(db, place, KNOWN_S)
-    await note_sign_in(db, operator.name, rehashed=None if hashed == operator.password else hashed)
+    rehashed = None if hashed == operator.password else hashed
+    await note_sign_in(db, operator.name, epoch=operator.epoch, rehashed=rehashed)
     return await begin_session(db, operator.name, operator.epoch, address=attempt.address, device=attempt.device)
 
 

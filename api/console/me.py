@@ -13,6 +13,7 @@ from api.console.render import render, see_other
 from api.console.signin import PASSWORDS
 from api.console.visit import Visit
 from api.context import Context
+from api.http.errors import SignInNeeded
 from api.http.response import Reply, Response
 from api.pages.qr import svg
 from core.errors import InvalidRequest, NotFound
@@ -54,7 +55,9 @@ async def change_password(context: Context, visit: Visit) -> Reply:
         return await _page(context, visit, fault="me.password_same")
     await visit.record("operators.password", operator.name)
     hashed = await PASSWORDS.hash(form.new)
-    await operators.set_password(visit.db, operator.name, hashed, keep=visit.session.digest)
+    keep, epoch = visit.session.digest, operator.epoch
+    if not await operators.set_password(visit.db, operator.name, hashed, epoch=epoch, keep=keep):
+        raise SignInNeeded("the password was changed or reset meanwhile: sign in with that one")
     return see_other(PATH, "me.password_changed")
 
 
@@ -85,7 +88,9 @@ async def begin_codes(context: Context, visit: Visit) -> Reply:
         raise InvalidRequest("codes are on: switch them off first, which needs one of them")
     if not await check_own_password(context.resources, PASSWORDS, operator, visit.form.get("password", "")):
         return await _page(context, visit, fault="me.password_wrong")
-    await operators.offer_totp(visit.db, context.resources.sealer, operator.name, pyotp.random_base32())
+    sealer, secret = context.resources.sealer, pyotp.random_base32()
+    if not await operators.offer_totp(visit.db, sealer, operator.name, secret, epoch=operator.epoch):
+        raise SignInNeeded("the password was changed or reset meanwhile: sign in with that one")
     return see_other(PATH)
 
 

@@ -44,16 +44,19 @@ _RESET = _ENDING.format(
 _SET_ROLE = _ENDING.format(change="role = $2")
 _ENABLE = "UPDATE operators SET disabled_at = NULL WHERE name = $1"
 
-_SIGNED_IN = "UPDATE operators SET signed_in_at = now(), password = coalesce($2, password) WHERE name = $1"
+_SIGNED_IN = """
+UPDATE operators
+   SET signed_in_at = now(), password = CASE WHEN epoch = $3 THEN coalesce($2, password) ELSE password END
+ WHERE name = $1"""
 _CHANGE = """
 WITH changed AS (
     UPDATE operators SET password = $2, password_at = now(), must_change = false, epoch = epoch + 1
-     WHERE name = $1 RETURNING name, epoch
+     WHERE name = $1 AND epoch = $4 RETURNING name, epoch
 ), ended AS (
     DELETE FROM operator_sessions WHERE operator IN (SELECT name FROM changed) AND digest <> $3
 )
 UPDATE operator_sessions s SET epoch = c.epoch FROM changed c WHERE s.digest = $3"""
-_OFFER_TOTP = "UPDATE operators SET totp_pending = $2 WHERE name = $1"
+_OFFER_TOTP = "UPDATE operators SET totp_pending = $2 WHERE name = $1 AND epoch = $3"
 _CONFIRM_TOTP = """
 UPDATE operators SET totp = totp_pending, totp_pending = NULL
  WHERE name = $1 AND totp_pending = $2"""
@@ -137,14 +140,19 @@ async def set_role(db: Database, name: str, role: Role) -> bool:
     return bool(await db.fetchval(_SET_ROLE, name, role))
 
 
-async def note_sign_in(db: Database, name: str, *, rehashed: str | None) -> None:
-    """Note that somebody signed in; `rehashed` replaces a hash with the parameters of before."""
-    await db.execute(_SIGNED_IN, name, rehashed)
+async def note_sign_in(db: Database, name: str, *, epoch: int, rehashed: str | None) -> None:
+    """Note that somebody signed in; `rehashed` replaces a hash with the parameters of before, if it is still that of
+    this epoch.
+    """
+    await db.execute(_SIGNED_IN, name, rehashed, epoch)
 
 
-async def set_password(db: Database, name: str, password: str, *, keep: bytes) -> None:
-    """Store the hash of a password that the operator chose, and end all sessions but the one of the digest `keep`."""
-    await db.execute(_CHANGE, name, password, keep)
+async def set_password(db: Database, name: str, password: str, *, epoch: int, keep: bytes) -> bool:
+    """Store the hash of a password that the operator chose, and end all sessions but the one of the digest `keep`.
+
+    False: the password was changed or reset, or rights were taken away, since the epoch in which the old one was right.
+    """
+    return await db.execute(_CHANGE, name, password, keep, epoch) == 1
 
 
 async def set_look(db: Database, name: str, *, language: str, theme: str) -> None:
@@ -154,9 +162,13 @@ async def set_look(db: Database, name: str, *, language: str, theme: str) -> Non
 # -- codes -------------------------------------------------------------------------------------------------------------
 
 
-async def offer_totp(db: Database, sealer: Sealer, name: str, secret: str) -> None:
-    """Store a secret that is shown to the operator; it is not in force before a code of it was entered."""
-    await db.execute(_OFFER_TOTP, name, sealer.seal(secret.encode(), belongs_to=_belongs_to(name)))
+async def offer_totp(db: Database, sealer: Sealer, name: str, secret: str, *, epoch: int) -> bool:
+    """Store a secret that is shown to the operator; it is not in force before a code of it was entered.
+
+    False: the operator was reset since this epoch, so whoever asks for it is somebody else, maybe.
+    """
+    sealed = sealer.seal(secret.encode(), belongs_to=_belongs_to(name))
+    return await db.execute(_OFFER_TOTP, name, sealed, epoch) == 1
 
 
 def open_totp(sealer: Sealer, name: str, sealed: bytes) -> str:

@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 
 from api.console.signin import PASSWORDS
 from core.operators import Role
+from flows.operators import reset_operator
 from runtime import passwords
 from runtime.resources import Resources
 from storage.postgres.audit import list_acts
@@ -84,6 +85,44 @@ async def test_a_change_that_is_none_changes_nothing(
 async def test_a_stolen_session_does_not_find_out_the_password(alice: ConsoleClient) -> None:
     statuses = [(await alice.post("/ops/me/password", change(old=f"wrong {number}"))).status for number in range(12)]
     assert statuses == [422] * 10 + [429] * 2
+
+
+async def test_a_password_that_is_changed_while_an_admin_resets_it_is_not_in_force(
+    alice: ConsoleClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knew the old password and had a session would have chosen the new one."""
+    given: list[str] = []
+    verify = PASSWORDS.verify
+
+    async def verify_and_be_reset(password: str, hashed: str | None) -> str | None:
+        kept = await verify(password, hashed)
+        given.append(await reset_operator(resources.db, PASSWORDS, "alice"))
+        return kept
+
+    monkeypatch.setattr(PASSWORDS, "verify", verify_and_be_reset)
+    refused = await alice.post("/ops/me/password", change())
+    monkeypatch.undo()
+    assert refused.status == 401
+    after = await stored(resources)
+    assert await PASSWORDS.verify(NEW, after.password) is None
+    assert await PASSWORDS.verify(given[0], after.password) is not None
+    assert after.must_change
+
+
+async def test_codes_that_are_asked_for_while_an_admin_resets_are_not_offered_to_the_next(
+    alice: ConsoleClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator would confirm a secret that somebody else has seen."""
+    verify = PASSWORDS.verify
+
+    async def verify_and_be_reset(password: str, hashed: str | None) -> str | None:
+        kept = await verify(password, hashed)
+        await reset_operator(resources.db, PASSWORDS, "alice")
+        return kept
+
+    monkeypatch.setattr(PASSWORDS, "verify", verify_and_be_reset)
+    assert (await alice.post("/ops/me/codes", {"password": PASSWORD})).status == 401
+    assert (await stored(resources)).totp_pending is None
 
 
 async def test_codes_are_set_up_with_the_password_and_a_first_code(alice: ConsoleClient, resources: Resources) -> None:

@@ -94,6 +94,8 @@ class Gate:
     async def admit(self, role: Role, visitor: Visitor) -> Session:
         """The session of an operator who has the role.
 
+        What a page fetches by itself is no use of the session: else a page that is left open would keep it for ever.
+
         Raises:
             SignInNeeded: the cookie opens no session; PasswordChangeNeeded: not before the password was changed.
             FormForeign: a write that another site sent.
@@ -101,7 +103,8 @@ class Gate:
             DatabaseUnavailable: sessions cannot be read now.
         """
         cookie = cookie_of(visitor.headers, self._cookies.session)
-        session = await find_session(self._resources.db, cookie, self._ends) if cookie else None
+        is_use = visitor.headers.get("sec-fetch-dest", "document") == "document"
+        session = await find_session(self._resources.db, cookie, self._ends, is_use=is_use) if cookie else None
         if session is None:
             raise SignInNeeded("sign in")
         if visitor.method not in READING:

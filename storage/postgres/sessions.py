@@ -99,16 +99,17 @@ async def begin_session(db: Database, operator: str, epoch: int, *, address: str
     return cookie
 
 
-async def find_session(db: Database, cookie: str, ends: Ends) -> Session | None:
-    """The open session of this cookie, which this counts as a use of; None: there is none, or its operator is
-    disabled.
+async def find_session(db: Database, cookie: str, ends: Ends, *, is_use: bool = True) -> Session | None:
+    """The open session of this cookie; None: there is none, or its operator is disabled.
+
+    `is_use`: its operator does something, which keeps it open.
     """
     digest = digest_of(cookie)
     row = await db.fetchrow(_FIND, digest, ends.idle_s, ends.absolute_s, min(SEEN_S, ends.idle_s / 4))
     if row is None:
         return None
     fields = dict(row)
-    if fields.pop("is_stale"):
+    if fields.pop("is_stale") and is_use:
         await db.execute(_SEE, digest)
     return Session(**{**fields, "digest": digest, "role": Role(fields["role"])})
 

@@ -241,6 +241,18 @@ async def test_a_request_keeps_a_session_open_and_is_noted_once_a_minute(
         assert (await resources.db.fetchval(age) < 20) is is_noted, seconds
 
 
+async def test_a_page_that_is_left_open_keeps_no_session(signed_in: SignedIn, resources: Resources) -> None:
+    """Its script asks every few seconds, as long as the page is seen."""
+    browser = await signed_in(Role.VIEWER)
+    await resources.db.execute("UPDATE operator_sessions SET seen_at = now() - interval '29 minutes'")
+    for target in ("/ops/overview/live", "/ops/me"):
+        assert (await browser.get(target, sec_fetch_dest="empty")).status == 200
+    age = "SELECT extract(epoch FROM now() - seen_at)::float8 FROM operator_sessions"
+    assert await resources.db.fetchval(age) > 1700
+    assert (await browser.get("/ops/me", sec_fetch_dest="document")).status == 200
+    assert await resources.db.fetchval(age) < 20
+
+
 async def test_what_has_ended_is_deleted_with_the_retention(signed_in: SignedIn, resources: Resources) -> None:
     from flows.retention import delete_old
 
@@ -470,7 +482,7 @@ async def test_an_unknown_name_costs_the_same_hash(
 async def secret(alice: None, resources: Resources) -> str:
     """The secret of alice's codes, which are on."""
     secret = pyotp.random_base32()
-    await offer_totp(resources.db, resources.sealer, "alice", secret)
+    await offer_totp(resources.db, resources.sealer, "alice", secret, epoch=0)
     operator = await find_operator(resources.db, "alice")
     assert operator is not None
     assert operator.totp_pending is not None

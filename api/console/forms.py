@@ -14,6 +14,9 @@ from core.errors import InvalidRequest
 FIELDS_MAX = 1100
 """A page of a list has at most a thousand rows to choose from."""
 
+HEAD_BYTES_MAX = 8 * 1024
+"""Of a part: the name of its file has at most 255."""
+
 _BOUNDARY = re.compile(r'multipart/form-data\s*;\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))\s*', re.IGNORECASE)
 _DISPOSITION = re.compile(
     rb'content-disposition:\s*form-data;\s*name="([^"\r\n]*)"(?:;\s*filename="([^"\r\n]*)")?', re.IGNORECASE
@@ -61,13 +64,15 @@ def read_form(request: Request) -> Form:
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, str | None, bytes]]:
     """Name, file name and content of each part (RFC 7578). The file name is None for a field."""
-    first, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
-    if first or not parts or parts.pop().strip() != b"--" or len(parts) > FIELDS_MAX:
+    # No more pieces than parts and what is around them: a body of boundaries alone would take ten times its memory.
+    first, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary, FIELDS_MAX + 1)
+    if first or not parts or parts.pop().strip() != b"--":
         raise InvalidRequest("the form cannot be read")
     for part in parts:
         head, blank, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        match = next(filter(None, map(_DISPOSITION.match, head.split(b"\r\n"))), None)
-        if not blank or match is None:
+        lines = head.split(b"\r\n") if blank and len(head) <= HEAD_BYTES_MAX else []
+        match = next(filter(None, map(_DISPOSITION.match, lines)), None)
+        if match is None:
             raise InvalidRequest("a part of the form cannot be read")
         name = _text("", match[1])
         yield name, None if match[2] is None else _text(name, match[2]), content

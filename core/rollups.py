@@ -73,7 +73,7 @@ SETTLED_S = HEARD_S + LATE_S
 """A bucket is computed for the last time so long after its end."""
 
 TALLIES_MAX = 5_000
-"""Different keys that a process counts; endpoints that come later count as one, which has no name."""
+"""Different keys that a process counts; new endpoints that come later count as one, which has no name."""
 
 
 class Span(NamedTuple):

@@ -233,8 +233,10 @@ async def _end(resources: Resources, outgoing: Outgoing, delivery: Delivery, rec
 def _count(resources: Resources, url: str, delivery: Delivery, seconds: float) -> None:
     """Count a delivery for the roll-ups."""
     tallies = resources.tallies
-    # A merchant whose URLs name the order has one endpoint for each: those after many count together.
-    name = endpoint_of(url) if len(tallies) < TALLIES_MAX else ""
+    # A merchant whose URLs name the order has one endpoint for each: those that come after many count together.
+    endpoint = endpoint_of(url)
+    is_known = len(tallies) < TALLIES_MAX or Tally("endpoint", endpoint, "tries") in tallies
+    name = endpoint if is_known else ""
     tallies[Tally("endpoint", name, "tries")] += 1
     tallies[Tally("endpoint", name, f"try_s:{bisect_right(CALL_BOUNDS_S, seconds)}")] += 1
     if not delivery.ok:

@@ -15,7 +15,7 @@ from core.rollups import FINER, HEARD_S, KEEP_S, SETTLED_S, SPAN_BOUNDS_S, Scope
 from storage.postgres.database import Database, document
 
 ENDPOINTS_MAX = 50
-"""Endpoints of one bucket that have figures of their own: those with the most notifications. A merchant whose URLs name
+"""Endpoints of one bucket, of any length, that have figures of their own: those with the most notifications. A merchant whose URLs name
 the order would otherwise have a row for each."""
 
 TALLIES_KEPT_S = SETTLED_S + 2 * Step.MINUTES + 3_600
@@ -41,6 +41,18 @@ SELECT clock_timestamp() AS now,
                 AND at > clock_timestamp() - make_interval(secs => {KEEP_S[Step.MINUTES]}) ORDER BY at) AS starts,
        ARRAY(SELECT computed_at FROM rollups WHERE step = $1 AND scope = 'all' AND name = ''
                 AND at > clock_timestamp() - make_interval(secs => {KEEP_S[Step.MINUTES]}) ORDER BY at) AS computed"""
+
+# The endpoints with the most, also of an hour and a day: its five minutes may have others each time.
+_KEPT = f"""ranked AS (
+    SELECT name, row_number() OVER (ORDER BY sum(value) DESC, name) AS rank
+      FROM named WHERE scope = 'endpoint' AND name <> '' AND key IN ('delivered', 'dead', 'tries') GROUP BY name
+), kept AS (
+    SELECT n.scope, CASE WHEN n.scope <> 'endpoint' OR r.rank <= {ENDPOINTS_MAX} THEN n.name ELSE '' END AS name,
+           n.key, sum(n.value)::bigint AS value
+      FROM named n LEFT JOIN ranked r ON n.scope = 'endpoint' AND r.name = n.name
+     GROUP BY 1, 2, 3
+)
+SELECT scope, name, jsonb_object_agg(key, value) AS figures FROM kept GROUP BY scope, name"""
 
 # An operator's acceptance of late money has no evidence: its payment was counted when its money was seen. A callback is
 # filed under the payment's number or under another id of it. LIMIT 1 in place of EXISTS: Postgres would rather read all
@@ -142,24 +154,15 @@ WITH events AS MATERIALIZED (
     SELECT scope, name, key, value FROM counted
 ), named AS (
     SELECT scope, name, key, sum(value)::bigint AS value FROM figures WHERE value <> 0 GROUP BY scope, name, key
-), ranked AS (
-    SELECT name, row_number() OVER (ORDER BY sum(value) DESC, name) AS rank
-      FROM named WHERE scope = 'endpoint' AND key IN ('delivered', 'dead', 'tries') GROUP BY name
-), kept AS (
-    SELECT n.scope, CASE WHEN n.scope <> 'endpoint' OR r.rank <= {ENDPOINTS_MAX} THEN n.name ELSE '' END AS name,
-           n.key, sum(n.value)::bigint AS value
-      FROM named n LEFT JOIN ranked r ON n.scope = 'endpoint' AND r.name = n.name
-     GROUP BY 1, 2, 3
-)
-SELECT scope, name, jsonb_object_agg(key, value) AS figures FROM kept GROUP BY scope, name"""
+), {_KEPT}"""
 
-_SUMS = """
-SELECT scope, name, jsonb_object_agg(key, value) AS figures
-  FROM (SELECT r.scope, r.name, f.key, sum(f.value::bigint)::bigint AS value
-          FROM rollups r, jsonb_each_text(r.figures) AS f
-         WHERE r.step = $2 AND r.at >= $1::timestamptz AND r.at < $1::timestamptz + make_interval(secs => $3)
-         GROUP BY r.scope, r.name, f.key) AS sums
- GROUP BY scope, name"""
+_SUMS = f"""
+WITH named AS (
+    SELECT r.scope, r.name, f.key, sum(f.value::bigint)::bigint AS value
+      FROM rollups r, jsonb_each_text(r.figures) AS f
+     WHERE r.step = $2 AND r.at >= $1::timestamptz AND r.at < $1::timestamptz + make_interval(secs => $3)
+     GROUP BY r.scope, r.name, f.key
+), {_KEPT}"""
 
 # The row of the scope `all` is there for every bucket that was computed. What another process writes at the same time
 # is the same; the order of the rows lets neither wait for the other in a circle.

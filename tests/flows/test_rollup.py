@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import DatabaseUnavailable
 from core.rollups import CALL_BOUNDS_S, COMPUTED_S, Scope, Step, Tally, bucket_of, merged
-from flows import rollup
+from flows import notify, rollup
 from flows.notify import Delivery, Notifier, push_claimed
 from flows.rollup import TallyWriter, roll_up
 from flows.silence import find_silent_accounts
@@ -109,6 +109,23 @@ async def test_deliveries_are_counted_by_endpoint(harness: FlowHarness) -> None:
             await push_claimed(harness.resources, answering, outgoing)  # type: ignore[arg-type]  # it only delivers
     tallies = harness.resources.tallies
     assert (tallies[Tally("endpoint", HOOK, "tries")], tallies[Tally("endpoint", HOOK, "tries_failed")]) == (2, 1)
+
+
+async def test_an_endpoint_that_is_counted_stays_so_when_a_merchant_names_each_order(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "TALLIES_MAX", 3)
+    async with Notifier(harness.resources.settings) as notifier:
+        for path in ("", "/1", "/2", ""):
+            state = await harness.placed_order(notify_url=f"{HOOK}{path}")
+            harness.pay(state.payments[0])
+            await harness.run_query_job(state)
+            [outgoing] = await notifications.claim_overdue(harness.resources.db, grace_s=-1.0, limit=9, lease_s=20.0)
+            await push_claimed(harness.resources, Answering(notifier, "200"), outgoing)  # type: ignore[arg-type]
+    tallies = harness.resources.tallies
+    counted = {tally.name: count for tally, count in tallies.items() if tally.key == "tries"}
+    assert counted[HOOK] == 2
+    assert counted[""] >= 1
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

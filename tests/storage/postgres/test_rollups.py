@@ -259,6 +259,28 @@ async def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(db: D
     assert [row.at.hour for row in await rollups.read_one(db, Step.HOUR, day, Scope.ACCOUNT, "main")] == [0, 23]
 
 
+async def test_hours_and_days_have_no_more_endpoints_than_five_minutes(db: Database) -> None:
+    """A merchant that names each order in its URLs has others in each five minutes."""
+    day = datetime(2026, 11, 27, tzinfo=UTC)
+    await db.execute(
+        "INSERT INTO rollups (step, at, scope, name, figures)"
+        " SELECT 300, $1::timestamptz + make_interval(secs => 300 * bucket), 'endpoint',"
+        "        CASE WHEN n = 0 THEN 'https://busy.test/' ELSE 'https://m.test/' || bucket || '/' || n END,"
+        "        jsonb_build_object('delivered', CASE WHEN n = 0 THEN 9 ELSE 1 END, 'tries', 1)"
+        "   FROM generate_series(0, 23) AS bucket, generate_series(0, 39) AS n",
+        day,
+    )
+    for hour in (0, 1):
+        await rollups.sum_up(db, Step.HOUR, day + timedelta(hours=hour))
+    await rollups.sum_up(db, Step.DAY, day)
+    for step, buckets in ((Step.HOUR, 2), (Step.DAY, 1)):
+        rows = await rollups.read(db, step, day)
+        assert len(rows) == buckets * (rollups.ENDPOINTS_MAX + 1) + buckets, "the endpoints, the others and all"
+        assert sum(row.figures.get("delivered", 0) for row in rows) == 24 * (9 + 39)
+        busy = [row.figures["delivered"] for row in rows if row.name == "https://busy.test/"]
+        assert sum(busy) == 24 * 9
+
+
 async def test_old_buckets_are_deleted_and_those_that_are_shown_stay(db: Database) -> None:
     now = await find_now(db)
     for step, keep_s in KEEP_S.items():

@@ -11,7 +11,7 @@ import structlog
 from core.acts import Line, Preview, Sum
 from core.closing import Closing, Doubt, doubts_of, figures_of, lines_of, with_disputes
 from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated, UnknownAccount
-from flows.reconcile.unlisted import day_bounds
+from flows.reconcile.unlisted import FIRST_DAY, day_bounds
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.accounts import list_accounts
@@ -45,12 +45,12 @@ async def read_day(resources: Resources, name: str, day: date) -> Day:
 
     Raises:
         UnknownAccount: there is no such account.
-        NotFound: the day has not begun.
+        NotFound: the day has not begun, or is none of any channel.
     """
     account = await resources.accounts.get(name)
     now = await find_now(resources.db)
-    if day > now.astimezone(account.channel.statement_zone).date():
-        raise NotFound(f"{day} has not begun in the channel's calendar")
+    if not FIRST_DAY <= day <= now.astimezone(account.channel.statement_zone).date():
+        raise NotFound(f"{day} has not begun in the channel's calendar, or is before {FIRST_DAY}")
     await take_day(resources, account, day)
     row = await find_closing(resources.db, name, day)
     if row is None:

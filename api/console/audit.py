@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 
 import msgspec
 
+from api.console.instants import midnight
 from api.console.render import csv_reply, render
 from api.console.visit import Visit
 from api.context import Context
@@ -59,14 +60,10 @@ def _filters(query: Query) -> Filters:
         by=query.by or None,
         action=query.action or None,
         subject=query.subject or None,
-        since=None if query.since is None else _midnight(query.since),
-        until=None if query.until is None else _midnight(query.until) + timedelta(days=1),
+        since=midnight(query.since),
+        until=midnight(query.until, days=1),
         before=_read_key(query.before) if query.before else None,
     )
-
-
-def _midnight(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
 
 
 def _key(row: AuditRow) -> str:

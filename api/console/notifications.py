@@ -208,6 +208,6 @@ def read_since(text: str, now: datetime) -> datetime | None:
         if span := _SPAN.fullmatch(text):
             return now - timedelta(seconds=int(span[1]) * _UNITS_S[span[2]])
         at = datetime.fromisoformat(text)
+        return at.astimezone(UTC) if at.tzinfo is not None else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidRequest("since: write 30m, 2h or 7d, or an instant like 2026-11-23T04:30Z") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from urllib.parse import urlencode
 
 import msgspec
 
+from api.console.instants import midnight
 from api.console.render import csv_reply, render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
@@ -132,22 +133,13 @@ def filter_of(query: Query) -> OrderFilter:
         account=query.account or None,
         amount=None if amount is None or currency is None else minor_units(amount, currency),
         currency=currency,
-        created_from=_midnight(query.since),
-        created_until=_midnight(query.until, days=1),
-        paid_from=_midnight(query.paid_from),
-        paid_until=_midnight(query.paid_until, days=1),
+        created_from=midnight(query.since),
+        created_until=midnight(query.until, days=1),
+        paid_from=midnight(query.paid_from),
+        paid_until=midnight(query.paid_until, days=1),
         open_cases=bool(query.cases),
         undelivered=bool(query.undelivered),
     )
-
-
-def _midnight(day: date | None, *, days: int = 0) -> datetime | None:
-    if day is None:
-        return None
-    try:
-        return datetime.combine(day, time(), UTC) + timedelta(days=days)
-    except OverflowError:
-        raise InvalidRequest("a day is in the years 1 to 9998") from None
 
 
 _COLUMNS = (

@@ -30,7 +30,7 @@ from core.errors import (
 )
 from flows.reconcile.run import Hooks, reconcile_day
 from flows.reconcile.statement import Statement, batches, check_statement
-from flows.reconcile.unlisted import day_bounds
+from flows.reconcile.unlisted import FIRST_DAY, day_bounds
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.accounts import list_accounts
@@ -75,7 +75,7 @@ async def request_fetched(
 
     Raises:
         UnknownAccount: there is no such account.
-        InvalidRequest: the day has not begun.
+        InvalidRequest: the day has not begun, or is none of any channel.
     """
     await _check_day(resources, name, day)
     return await add_request(resources.db, name, day, dry_run=dry_run, digest=None, by=by, reason=reason)
@@ -122,6 +122,8 @@ async def _check_day(resources: Resources, name: str, day: date) -> None:
     today = (await find_now(resources.db)).astimezone(account.channel.statement_zone).date()
     if day > today:
         raise InvalidRequest(f"day: {day} has not begun; today is {today} in the channel's calendar")
+    if day < FIRST_DAY:
+        raise InvalidRequest(f"day: no channel is as old; the first one is {FIRST_DAY}")
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

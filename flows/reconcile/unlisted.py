@@ -25,6 +25,9 @@ EDGE = timedelta(hours=1)
 
 DAY = timedelta(days=1)
 
+FIRST_DAY = date(1998, 12, 1)
+"""No channel is older than PayPal; and the first days that Python knows begin in no zone east of Greenwich."""
+
 PAGE = 1000
 """Payments read by one SQL statement."""
 

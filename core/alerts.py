@@ -23,6 +23,14 @@ CASES_EACH = 10
 SUSPECTS_MAX = 20
 """Orders of broken invariants that have an alert each. The next ones are found when these are mended."""
 
+ENDPOINTS_EACH = 5
+"""Endpoints of one host that have an alert each. A merchant whose URLs name the order has thousands when its host is
+down: then they share one, and the other alerts are heard.
+"""
+
+WHOLE_HOST = "/*"
+"""End of the subject that stands for all endpoints of a host."""
+
 OTHERS = "others"
 """Subject, after the reason, of the cases beyond `CASES_EACH`."""
 
@@ -253,13 +261,25 @@ def _workers(workers: Sequence[WorkerClock], workers_min: int) -> Iterator[Condi
 
 
 def _by_endpoint(rows: Iterable[EndpointCount]) -> list[tuple[str, int, float]]:
-    """Endpoint, notifications, and the age of the oldest: URLs that differ in their query alone are one endpoint."""
+    """Endpoint, notifications, and the age of the oldest: URLs that differ in their query alone are one endpoint, and
+    so are all of a host that has many.
+    """
+    named = [(endpoint_of(row.url), row) for row in rows]
+    endpoints: dict[str, set[str]] = {}
+    for endpoint, _ in named:
+        endpoints.setdefault(_origin_of(endpoint), set()).add(endpoint)
     found: dict[str, tuple[int, float]] = {}
-    for row in rows:
-        endpoint = endpoint_of(row.url)
-        count, seconds = found.get(endpoint, (0, 0.0))
-        found[endpoint] = (count + row.count, max(seconds, row.seconds))
-    return [(endpoint, count, seconds) for endpoint, (count, seconds) in sorted(found.items())]
+    for endpoint, row in named:
+        origin = _origin_of(endpoint)
+        subject = f"{origin}{WHOLE_HOST}" if len(endpoints[origin]) > ENDPOINTS_EACH else endpoint
+        count, seconds = found.get(subject, (0, 0.0))
+        found[subject] = (count + row.count, max(seconds, row.seconds))
+    return [(subject, count, seconds) for subject, (count, seconds) in sorted(found.items())]
+
+
+def _origin_of(url: str) -> str:
+    """Scheme, host and port."""
+    return "/".join(url.split("/", 3)[:3])
 
 
 def spoken(seconds: float) -> str:

@@ -10,7 +10,7 @@ from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
-from core.alerts import OTHERS, Rule
+from core.alerts import OTHERS, WHOLE_HOST, Rule
 from flows.alert_messages import queue_test
 from storage.postgres.alerts import AlertRow, find_unsent, list_alerts
 
@@ -59,6 +59,10 @@ def address_of(row: AlertRow) -> str:
             return f"/ops/orders/{quote(rest, safe='')}"
         case Rule.CALLBACKS_SILENT | Rule.NOT_RECONCILED | Rule.BREAKER_OPEN:
             return f"/ops/accounts/{quote(first, safe='')}"
+        case Rule.DEAD_LETTERS if row.subject.endswith(WHOLE_HOST):
+            return "/ops/notifications?status=dead"
+        case Rule.ENDPOINT_FAILING if row.subject.endswith(WHOLE_HOST):
+            return "/ops/endpoints"
         case Rule.DEAD_LETTERS:
             return f"/ops/notifications?{urlencode({'status': 'dead', 'endpoint': row.subject})}"
         case Rule.ENDPOINT_FAILING | Rule.ENDPOINT_PAUSED:

@@ -92,6 +92,20 @@ def test_a_rule_whose_facts_are_unknown_has_no_condition() -> None:
     assert keys(workers=(), breakers=(breaker,), unknown=frozenset({Rule.BREAKER_OPEN})) == ["workers_gone"]
 
 
+@pytest.mark.parametrize(("count", "subjects"), [(5, 5), (6, 1), (5000, 1)])
+def test_a_merchant_whose_urls_name_the_order_is_one_alert_when_its_host_is_down(count: int, subjects: int) -> None:
+    rows = tuple(EndpointCount(url=f"https://m.test:8443/o/{n}/?x", count=1, seconds=901.0 + n) for n in range(count))
+    other = EndpointCount(url=HOOK, count=1, seconds=901.0)
+    for facts in (Facts(dead_letters=(*rows, other)), Facts(undelivered=(*rows, other))):
+        found = find_conditions(facts, THRESHOLDS)
+        found = [condition for condition in found if condition.rule is not Rule.WORKERS_GONE]
+        assert len(found) == subjects + 1
+        assert f"{found[0].rule}:{HOOK}" in [condition.key for condition in found]
+        if subjects == 1:
+            [whole] = [condition for condition in found if condition.subject == "https://m.test:8443/*"]
+            assert f"{count} notifications" in whole.text
+
+
 def test_the_oldest_notification_of_an_endpoint_counts_whatever_its_query() -> None:
     rows = tuple(
         EndpointCount(url=f"{HOOK}?n={n}", count=1, seconds=seconds) for n, seconds in enumerate((5000.0, 1.0))

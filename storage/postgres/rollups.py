@@ -15,8 +15,8 @@ from core.rollups import FINER, HEARD_S, KEEP_S, SETTLED_S, SPAN_BOUNDS_S, Scope
 from storage.postgres.database import Database, document
 
 ENDPOINTS_MAX = 50
-"""Endpoints of one bucket, of any length, that have figures of their own: those with the most notifications. A merchant whose URLs name
-the order would otherwise have a row for each."""
+"""Endpoints of one bucket, of any length, that have figures of their own: those with the most notifications. A merchant
+whose URLs name the order would otherwise have a row for each."""
 
 TALLIES_KEPT_S = SETTLED_S + 2 * Step.MINUTES + 3_600
 

@@ -206,7 +206,9 @@ async def test_money_of_the_other_world_is_not_attached(harness: FlowHarness) ->
     assert refused.value.line.key == "attach.other_world"
 
 
-async def test_test_money_does_not_pay_an_order_whose_buyer_may_choose_among_real_accounts(harness: FlowHarness) -> None:
+async def test_test_money_does_not_pay_an_order_whose_buyer_may_choose_real_accounts(
+    harness: FlowHarness,
+) -> None:
     """It has no payment yet, so nothing but the merchant's choice says of which world it is."""
     await harness.add_account("real", live=True)
     state = (await harness.place(None, accounts=("real",))).state

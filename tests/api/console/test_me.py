@@ -90,7 +90,7 @@ async def test_a_stolen_session_does_not_find_out_the_password(alice: ConsoleCli
 async def test_a_password_that_is_changed_while_an_admin_resets_it_is_not_in_force(
     alice: ConsoleClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever knew the old password and had a session would have chosen the new one."""
+    """Else the new one would be chosen by somebody who knew the old one and had a session."""
     given: list[str] = []
     verify = PASSWORDS.verify
 

@@ -91,7 +91,7 @@ async def test_a_fault_is_a_page_and_never_a_problem(admin: ConsoleClient, app: 
 async def test_postgres_that_is_away_is_a_page_too(admin: ConsoleClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from api.console import gate
 
-    async def away(*_: object) -> None:
+    async def away(*_: object, **__: object) -> None:
         raise DatabaseUnavailable("a test")
 
     monkeypatch.setattr(gate, "find_session", away)
@@ -106,7 +106,7 @@ async def test_postgres_that_is_away_is_a_page_too(admin: ConsoleClient, monkeyp
 async def test_a_bug_shows_nothing_of_itself(admin: ConsoleClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from api.console import gate
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise KeyError("secret")
 
     monkeypatch.setattr(gate, "find_session", broken)

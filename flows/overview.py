@@ -31,6 +31,7 @@ from core.silence import SilentAccount
 from flows.silence import find_silent_accounts
 from runtime.resources import Resources
 from storage.postgres import rollups
+from storage.postgres.accounts import list_accounts
 from storage.postgres.backlog import Backlog, read_backlog
 from storage.postgres.live import OpenEndpoint, OpenQueries, read_open_endpoints, read_open_queries
 from storage.postgres.orders import find_now
@@ -79,7 +80,8 @@ class PaidFigures(msgspec.Struct, frozen=True, kw_only=True):
 class AccountFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One account. `callbacks` were handled; `callbacks_paid` of them said something of money. `calls` reached for the
     channel; `calls_unanswered` had no answer; `held` were not made, by the reason: rate, breaker. `open_breakers` are
-    kinds of calls that wait for the channel; `calls_in_use` count now against `rate_per_s` (null: it has been removed).
+    kinds of calls that wait for the channel; `calls_in_use` count now against `rate_per_s` (null: it is off or
+    gone).
     """
 
     account: str
@@ -191,9 +193,9 @@ class AccountOverview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Channels(msgspec.Struct, frozen=True, kw_only=True):
-    """Accounts by name with channel and rate, and their breakers and calls of this moment."""
+    """Accounts by name with channel and rate (null: it is off), and their breakers and calls of this moment."""
 
-    accounts: dict[str, tuple[str, int]]
+    accounts: dict[str, tuple[str, int | None]]
     breakers: dict[str, list[str]]
     in_use: dict[str, int]
 
@@ -289,8 +291,9 @@ async def _channels(resources: Resources) -> _Channels:
     breakers: dict[str, list[str]] = {}
     for name, kind in await resources.admission.open_breakers(names):
         breakers.setdefault(name, []).append(kind.value)
+    switched_off = {row.name: (row.channel, None) for row in await list_accounts(resources.db) if not row.enabled}
     return _Channels(
-        accounts={config.name: (config.channel, config.rate_per_s) for config in configs},
+        accounts={**switched_off, **{config.name: (config.channel, config.rate_per_s) for config in configs}},
         breakers=breakers,
         in_use=await resources.admission.calls_in_use(names),
     )
@@ -336,7 +339,7 @@ def _paid(figures: Figures) -> PaidFigures:
 
 
 def _accounts(rows: Sequence[Rollup], channels: _Channels, silent: set[str]) -> list[AccountFigures]:
-    """Those that are enabled or have figures, the silent ones first, then by name."""
+    """Every account, and those that are gone and have figures: the silent ones first, then by name."""
     by_name = _by_name(rows, Scope.ACCOUNT)
     names = sorted({*by_name, *channels.accounts}, key=lambda name: (name not in silent, name))
     return [_account(name, by_name.get(name, {}), channels, is_silent=name in silent) for name in names]

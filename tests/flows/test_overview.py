@@ -9,6 +9,7 @@ from flows import rollup
 from flows.overview import CurrencySum, read_account, read_overview
 from flows.rollup import TallyWriter, roll_up
 from storage.postgres import rollups
+from storage.postgres.accounts import enable_account
 from storage.postgres.orders import find_now
 from tests.flows.conftest import AMOUNT, HOOK, FlowHarness
 
@@ -44,6 +45,19 @@ async def test_it_shows_what_happened_and_what_is_open(harness: FlowHarness) -> 
     assert sum(seen.live.queries.by_attempt) == sum(seen.live.queries.by_age) == 1
     assert [lane.lane for lane in seen.live.lanes] == ["fresh", "queries", "notifications"]
     assert seen.silent == []
+
+
+async def test_an_account_that_is_switched_off_is_still_there(harness: FlowHarness) -> None:
+    """Without any figures: else nobody would find it to switch it on again."""
+    await harness.add_account("idle")
+    await enable_account(harness.resources.db, "idle", enabled=False)
+    seen = await read_overview(harness.resources, SPANS["1h"])
+    assert [(each.account, each.channel, each.rate_per_s) for each in seen.accounts] == [
+        ("idle", "sandbox", None),
+        ("main", "sandbox", 50),
+    ]
+    alone = await read_account(harness.resources, "idle", SPANS["1h"])
+    assert (alone.figures.channel, alone.figures.rate_per_s) == ("sandbox", None)
 
 
 async def test_one_account_is_shown_alone(harness: FlowHarness) -> None:

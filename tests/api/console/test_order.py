@@ -54,6 +54,33 @@ async def test_an_order_is_told_in_the_readers_language(signed_in: SignedIn, cli
     assert "未付款则关单" in page
 
 
+async def test_codes_are_words_in_the_readers_language(
+    signed_in: SignedIn, client: Client, resources: Resources, account: str
+) -> None:
+    order_no = (await client.post("/v1/orders", terms(account=account))).json["order_no"]
+    await fill_with(resources, order_no, "x")
+    await resources.db.execute(
+        "INSERT INTO refused_callbacks (channel_account, body_hash, headers, body_bytes, verdict, detail, order_no,"
+        " out_trade_no, network) VALUES ('main', decode(repeat('00', 32), 'hex'), '{}', 2, 'forged', '', $1, 'x', '')",
+        order_no,
+    )
+    console = await signed_in(Role.VIEWER)
+    for language, words in (
+        ("en", ("late money", "claim · open", "nothing definite", "bad signature")),
+        ("zh", ("关单后到账", "索赔 · 未答复", "没有确定结论", "签名错误")),
+    ):
+        page = text_of(await console.get(f"/ops/orders/{order_no}", accept_language=language))
+        assert [word for word in words if word not in page] == []
+
+
+async def test_operators_find_what_people_did_about_an_order(signed_in: SignedIn, client: Client) -> None:
+    order_no = (await client.post("/v1/orders", terms())).json["order_no"]
+    link = f'href="/ops/audit?subject={order_no}"'
+    for role, is_there in ((Role.VIEWER, False), (Role.OPERATOR, True)):
+        page = await (await signed_in(role)).get(f"/ops/orders/{order_no}")
+        assert (link in page.body.decode()) is is_there
+
+
 @pytest.mark.parametrize("order_no", ["none", "%00", "..", "a%2Fb"])
 async def test_an_order_that_is_not_there_is_a_page_that_says_so(signed_in: SignedIn, order_no: str) -> None:
     console = await signed_in(Role.VIEWER)

@@ -24,10 +24,10 @@ class Role(StrEnum):
     """Reads everything but raw bodies."""
 
     OPERATOR = "operator"
-    """Also acts on orders, cases, notifications and accounts."""
+    """Also acts on orders, cases, notifications and accounts, and agrees to a refund of somebody else."""
 
     ADMIN = "admin"
-    """Also acts on operators, and decides what needs a second person."""
+    """Also acts on operators."""
 
     def may(self, needed: Role) -> bool:
         """Whether this role has the rights of the one that is needed."""

@@ -317,6 +317,8 @@ async def _lookup_page(
     preview = None if refused is None else _shown(refused)
     if refused is None and form.account and form.number:
         try:
+            subject = form.order_no or form.account
+            await visit.record("order.lookup", subject, {"account": form.account, "number": form.number})
             if form.order_no:
                 lookup, preview = await preview_attach(context.resources, form.order_no, form.account, form.number)
             else:
@@ -362,7 +364,7 @@ async def ask_answer(context: Context, visit: Visit) -> Reply:
 async def do_answer(context: Context, visit: Visit) -> Reply:
     form, reason = visit.read_form(AnswerForm), visit.reason()
     case = await _case(visit)
-    await visit.record("case.resolve", str(case.id), {"choice": form.choice, "reason": reason})
+    await visit.record("cases.resolve", str(case.id), {"choice": form.choice, "reason": reason})
     try:
         answered = await answer_case(context.resources, case.id, _answer(form), by=visit.operator, reason=reason)
     except (NotPossible, PreviewOutdated) as refused:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from core.operators import Role
 from core.settings import Settings
 from runtime.resources import Resources
-from storage.postgres.audit import list_acts
+from storage.postgres.audit import Filters, find_acts, list_acts
 from storage.postgres.orders import find_state
 from tests.api.conftest import Channel, terms
 from tests.api.console.conftest import ConsoleClient, SignedIn
@@ -228,6 +228,19 @@ async def test_a_number_is_looked_up_and_its_money_attached(
     )
     assert (refused.status, "known here" in text_of(refused)) == (409, True)
     assert "has a number of this form" in text_of(await anna.get("/ops/lookup?account=main&number=a+b"))
+
+
+async def test_each_question_to_a_channel_is_written_down(signed_in: SignedIn, resources: Resources) -> None:
+    """Looking at the form asks nobody."""
+    anna = await signed_in(Role.OPERATOR)
+    await anna.get("/ops/lookup")
+    await anna.get("/ops/lookup?account=main&number=n-1")
+    await anna.get("/ops/lookup?account=main&number=n-2&order_no=S-1")
+    rows = await find_acts(resources.db, Filters(action="order.lookup"), limit=9)
+    assert [(row.by, row.subject, row.detail) for row in rows] == [
+        (anna.name, "S-1", {"account": "main", "number": "n-2"}),
+        (anna.name, "main", {"account": "main", "number": "n-1"}),
+    ]
 
 
 # -- cases and accounts ------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from api.http.response import Reply, Response
 from api.story.texts import tell, tell_next, who
 from core.dispute import is_withheld, unsettled
 from core.errors import NotFound
+from core.next_steps import Step, next_steps
 from core.order import ORDER_NO, OrderState, PaymentStatus, public_status
-from core.story import Entry, OrderFacts, Step, next_steps, story_of
+from core.order_facts import OrderFacts
+from core.story import Entry, story_of
 from storage.postgres.order_facts import find_facts
 
 EVIDENCE_LINES_MAX = 60

@@ -15,7 +15,8 @@ from types import MappingProxyType
 import msgspec
 
 from core.errors import ConfigurationError
-from core.story import ENTRY_TEXTS, STEP_TEXTS, Entry, Step
+from core.next_steps import STEP_TEXTS, Step
+from core.story import ENTRY_TEXTS, Entry
 
 DEFAULT = "en"
 FOLDER = Path(__file__).parent / "languages"

@@ -9,7 +9,9 @@ import msgspec
 
 from api.story.texts import tell, tell_next, who
 from core.clocks import Instant
-from core.story import Entry, OrderFacts, Step, Tone, WaitsFor, next_steps, story_of
+from core.next_steps import Step, WaitsFor, next_steps
+from core.order_facts import OrderFacts
+from core.story import Entry, Tone, story_of
 from storage.postgres.search import Match, NumberKind
 
 

@@ -30,7 +30,7 @@ from storage.postgres.orders import TimelineEntry, find_now, find_state, list_or
 
 if TYPE_CHECKING:
     from core.acts import Preview
-    from core.story import CallbackFact, OrderFacts, RefusedFact
+    from core.order_facts import CallbackFact, OrderFacts, RefusedFact
     from runtime.resources import Resources
 
 LIMIT_MAX = 1000

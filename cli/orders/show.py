@@ -11,19 +11,10 @@ from api.story.texts import tell, tell_next
 from cli.orders.text import headline, money
 from cli.output import instant_ms, print_folded, span
 from core.dispute import Dispute, unsettled
+from core.next_steps import Step, next_steps
 from core.order import OrderState, Payment, Refund, public_status
-from core.story import (
-    CallbackFact,
-    CaseFact,
-    Entry,
-    NotificationFact,
-    OrderFacts,
-    RefusedFact,
-    Step,
-    Tone,
-    next_steps,
-    story_of,
-)
+from core.order_facts import CallbackFact, CaseFact, NotificationFact, OrderFacts, RefusedFact
+from core.story import Entry, Tone, story_of
 
 _COLOURS: Mapping[Tone, str | None] = {
     Tone.GOOD: "green",

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.deliveries import Attempt
 from core.order import PaymentKey
-from core.story import (
+from core.order_facts import (
     AttemptFact,
     CallbackFact,
     CaseFact,

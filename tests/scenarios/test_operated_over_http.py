@@ -19,7 +19,8 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from core.story import ENTRY_TEXTS, STEP_TEXTS
+from core.next_steps import STEP_TEXTS
+from core.story import ENTRY_TEXTS
 from demo.open_work import count_open_work
 from demo.run import CURRENCIES, HARSH, KINDS
 from demo.service import NO_TLS

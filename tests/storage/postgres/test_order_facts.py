@@ -1,7 +1,7 @@
 """All that is stored about an order is read, of this order alone."""
 
 from core.order import PaymentKey
-from core.story import OrderFacts
+from core.order_facts import OrderFacts
 from storage.postgres import pending
 from storage.postgres.database import Database
 from storage.postgres.inbox import insert_callback

@@ -41,6 +41,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     refund_no: str | None = None
     dispute_id: str | None = None
     case_id: int | None = None
+    approval_id: int | None = None
 
 
 _PLACES = {WaitsFor.PERSON: 0, WaitsFor.WORKER: 1, WaitsFor.BUYER: 2, WaitsFor.NOBODY: 3}
@@ -50,6 +51,7 @@ def next_steps(facts: OrderFacts) -> tuple[Step, ...]:
     """All that happens next, what waits for a person first, then by time; never empty: nothing has a reason too."""
     steps = [
         *_case_steps(facts),
+        *_approval_steps(facts),
         *_dispute_steps(facts),
         *_query_steps(facts),
         *_deadline_steps(facts),
@@ -75,6 +77,25 @@ def _case_steps(facts: OrderFacts) -> Iterator[Step]:
                 values=values,
                 key=case.key,
                 case_id=case.id,
+            )
+
+
+def _approval_steps(facts: OrderFacts) -> Iterator[Step]:
+    """Refunds that wait for a second operator, or that a process did not come to request once one had agreed."""
+    for approval in facts.approvals:
+        is_waiting = approval.decision is None and not approval.is_expired
+        if is_waiting or (approval.decision == "approved" and approval.refund_no is None):
+            yield Step(
+                text="approval_waits" if is_waiting else "approval_unfinished",
+                waits_for=WaitsFor.PERSON,
+                at=approval.expires_at if is_waiting else None,
+                tone=Tone.LOOK,
+                values={
+                    "amount": f"{decimal_text(approval.amount, approval.currency)} {approval.currency}",
+                    "person": (approval.requested_by if is_waiting else approval.decided_by) or "-",
+                },
+                key=approval.key,
+                approval_id=approval.id,
             )
 
 
@@ -250,7 +271,7 @@ def _reason_when_paid(facts: OrderFacts) -> str:
 
 
 STEP_TEXTS = (
-    *("case_waits", "dispute_answer", "dispute_decided"),
+    *("case_waits", "approval_waits", "approval_unfinished", "dispute_answer", "dispute_decided"),
     *(
         "query_due",
         "query_daily",

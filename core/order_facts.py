@@ -127,6 +127,25 @@ class RefundWork(msgspec.Struct, frozen=True, kw_only=True):
     leased_until: datetime | None = None
 
 
+class ApprovalFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund above the limit. `decision` None: nobody has decided; `refund_no`: the refund that it has become."""
+
+    id: int
+    key: PaymentKey
+    amount: int
+    currency: str
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    expires_at: datetime
+    is_expired: bool = False
+    decision: str | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    decided_reason: str = ""
+    refund_no: str | None = None
+
+
 class OrderFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All that is stored about one order. `leases` are by payment, or by the key of the deadline; `refund_work` by
     refund number. `is_cut`: the timeline is longer than what was read.
@@ -138,6 +157,7 @@ class OrderFacts(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[RefusedFact, ...] = ()
     notifications: tuple[NotificationFact, ...] = ()
     cases: tuple[CaseFact, ...] = ()
+    approvals: tuple[ApprovalFact, ...] = ()
     leases: Mapping[PaymentKey, LeaseFact] = {}
     refund_work: Mapping[str, RefundWork] = {}
     is_cut: bool = False

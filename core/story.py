@@ -18,7 +18,7 @@ from core.decision import Outcome
 from core.evidence import Source
 from core.money import decimal_text
 from core.order import OrderState, PaymentKey
-from core.order_facts import CallbackFact, CaseFact, EventFact, NotificationFact, OrderFacts
+from core.order_facts import ApprovalFact, CallbackFact, CaseFact, EventFact, NotificationFact, OrderFacts
 
 TOGETHER = timedelta(seconds=1)
 """A callback is marked as handled in the statement of its event, by another clock of the same server."""
@@ -95,7 +95,7 @@ _TONES: Mapping[str, Tone] = {
     **dict.fromkeys(
         (
             *("paid_late", "double_payment", "disputed", "refund_seen", "exhausted", "case_opened", "create_refused"),
-            *("capture_refused", "approval_ended"),
+            *("capture_refused", "approval_ended", "refund_asked"),
         ),
         Tone.LOOK,
     ),
@@ -139,6 +139,7 @@ def story_of(facts: OrderFacts) -> tuple[Entry, ...]:
         *_of_callbacks(facts, told),
         *_of_notifications(facts),
         *_of_cases(facts),
+        *_of_approvals(facts.approvals),
     ]
     entries.sort(key=lambda entry: (entry.at, entry.version or 0))
     return tuple(_together(entries))
@@ -309,6 +310,26 @@ def _of_cases(facts: OrderFacts) -> Iterator[Entry]:
             yield Entry(at=case.resolved_at, text="case_resolved", by=case.by or "case", **about)  # type: ignore[arg-type]
 
 
+def _of_approvals(approvals: Iterable[ApprovalFact]) -> Iterator[Entry]:
+    """Refunds that a second operator has to agree to. That one agreed is told with the refund."""
+    for row in approvals:
+        yield _approval(row, "refund_asked", row.requested_at, row.requested_by, row.reason)
+        if row.decision == "declined" and row.decided_at is not None:
+            yield _approval(row, "refund_declined", row.decided_at, row.decided_by or "-", row.decided_reason)
+
+
+def _approval(row: ApprovalFact, text: str, at: datetime, by: str, reason: str) -> Entry:
+    return Entry(
+        at=at,
+        kind="approval",
+        text=text,
+        by=by,
+        tone=_TONES.get(text, Tone.CALM),
+        values={"amount": f"{decimal_text(row.amount, row.currency)} {row.currency}", "reason": reason or "-"},
+        key=row.key,
+    )
+
+
 def _together(entries: Iterable[Entry]) -> Iterator[Entry]:
     """Entries in which refreshes that saw the same, one after another, are one entry."""
     last: Entry | None = None
@@ -335,5 +356,6 @@ ENTRY_TEXTS = (
     *("callback", "callback_hint", "callback_open", "callback_dead", "callback_refused"),
     *("delivered", "delivery_failed", "delivery_superseded", "delivery_dead"),
     *("case_opened", "case_resolved"),
+    *("refund_asked", "refund_declined"),
 )
 """Keys of the sentences about entries."""

@@ -55,6 +55,7 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
     refund_no: str | None
     dispute_id: str | None
     case_id: int | None
+    approval_id: int | None
 
 
 class StoryView(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +132,7 @@ def view_step(step: Step) -> StepView:
         refund_no=step.refund_no,
         dispute_id=step.dispute_id,
         case_id=step.case_id,
+        approval_id=step.approval_id,
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from core.deliveries import Attempt
 from core.order import PaymentKey
 from core.order_facts import (
+    ApprovalFact,
     AttemptFact,
     CallbackFact,
     CaseFact,
@@ -22,6 +23,7 @@ from storage.postgres.cases import CaseRow, list_cases
 from storage.postgres.database import Database
 from storage.postgres.deliveries import NotificationRow, notifications_of_order
 from storage.postgres.orders import TIMELINE_MAX, TimelineEntry, find_state, timeline
+from storage.postgres.refund_approvals import Approval, approvals_of
 
 CASES_MAX = 200
 
@@ -53,6 +55,7 @@ async def find_facts(db: Database, order_no: str) -> OrderFacts | None:
         refused=tuple(_refused(row) for row in callbacks if row.state is CallbackState.REFUSED),
         notifications=await _notifications(db, order_no),
         cases=tuple(map(_case, reversed(cases))),
+        approvals=tuple(map(_approval, reversed(await approvals_of(db, order_no)))),
         leases={
             PaymentKey(row["channel_account"], row["out_trade_no"]): LeaseFact(
                 until=row["leased_until"], process=row["leased_by"]
@@ -92,6 +95,25 @@ def _case(row: CaseRow) -> CaseFact:
         resolved_at=row.resolved_at,
         resolution=row.resolution,
         by=row.by,
+    )
+
+
+def _approval(row: Approval) -> ApprovalFact:
+    return ApprovalFact(
+        id=row.id,
+        key=PaymentKey(row.account, row.out_trade_no),
+        amount=row.amount,
+        currency=row.currency,
+        reason=row.reason,
+        requested_by=row.requested_by,
+        requested_at=row.requested_at,
+        expires_at=row.expires_at,
+        is_expired=row.is_expired,
+        decision=row.decision,
+        decided_by=row.decided_by,
+        decided_at=row.decided_at,
+        decided_reason=row.decided_reason,
+        refund_no=row.refund_no,
     )
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from core.evidence import Source
 from core.order import CaseReason
-from core.order_facts import AttemptFact, CallbackFact, CaseFact, EventFact, NotificationFact
+from core.order_facts import ApprovalFact, AttemptFact, CallbackFact, CaseFact, EventFact, NotificationFact
 from tests.core.states import ALIPAY, NOW, a_payment, a_state, an_order, paid_order, paid_payment
 
 
@@ -54,6 +54,21 @@ def a_case(**changes: Any) -> CaseFact:
     return replace(
         CaseFact(id=7, reason=CaseReason.PAID_LATE, opened_at=NOW, key=ALIPAY, detail="policy flag"), **changes
     )
+
+
+def an_approval(**changes: Any) -> ApprovalFact:
+    """Asked for by anna, and nobody has decided."""
+    approval = ApprovalFact(
+        id=9,
+        key=ALIPAY,
+        amount=888,
+        currency="CNY",
+        reason="broken cup",
+        requested_by="anna",
+        requested_at=NOW,
+        expires_at=at(3600),
+    )
+    return replace(approval, **changes)
 
 
 def tried(attempt: int, seconds: float, status: str) -> AttemptFact:

@@ -23,7 +23,7 @@ from core.order import (
 )
 from core.order_facts import LeaseFact, OrderFacts, RefundWork
 from core.story import Entry, story_of
-from tests.core.facts import PAID, PAYING, a_callback, a_case, a_notification, at
+from tests.core.facts import PAID, PAYING, a_callback, a_case, a_notification, an_approval, at
 from tests.core.states import (
     ALIPAY,
     DEADLINE,
@@ -168,6 +168,27 @@ def test_what_waits_for_a_person_comes_first() -> None:
         "deadline_due",
         "buyer_pays",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, ("approval_waits", at(3600), "anna")),
+        ({"decision": "approved", "decided_by": "ben"}, ("approval_unfinished", None, "ben")),
+        ({"decision": "approved", "decided_by": "ben", "refund_no": "r-1"}, None),
+        ({"decision": "declined", "decided_by": "ben"}, None),
+        ({"is_expired": True}, None),
+    ],
+)
+def test_a_refund_that_waits_for_a_second_operator_is_a_next_step(
+    changes: dict[str, Any], found: tuple[str, datetime | None, str] | None
+) -> None:
+    [step] = next_steps(OrderFacts(state=PAID, approvals=(an_approval(**changes),)))
+    if found is None:
+        assert step.text == "nothing_paid"
+        return
+    assert (step.text, step.at, step.values["person"]) == found
+    assert (step.waits_for, step.approval_id, step.values["amount"]) == (WaitsFor.PERSON, 9, "8.88 CNY")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from core.evidence import Source
 from core.order import OrderState
 from core.order_facts import CallbackFact, EventFact, OrderFacts, RefusedFact
 from core.story import ENTRY_TEXTS, KNOWN_EVENTS, Tone, story_of
-from tests.core.facts import PAID, PAYING, a_callback, a_case, a_notification, an_event, at, seen, tried
+from tests.core.facts import PAID, PAYING, a_callback, a_case, a_notification, an_approval, an_event, at, seen, tried
 from tests.core.states import ALIPAY, NOW, WECHAT
 
 
@@ -145,6 +145,17 @@ def test_a_case_is_told_with_the_event_that_opened_it_or_by_itself() -> None:
         "refunded",
     ]
     assert story_of(OrderFacts(state=PAYING, cases=(a_case(resolved_at=at(60)),)))[-1].by == "case"
+
+
+def test_a_refund_that_a_second_operator_decides_about_is_told_by_who_asked_and_who_declined() -> None:
+    declined = an_approval(decision="declined", decided_by="ben", decided_at=at(60))
+    entries = story_of(OrderFacts(state=PAID, approvals=(an_approval(decision="approved"), declined)))
+    assert [(entry.text, entry.by, entry.values["reason"]) for entry in entries] == [
+        ("refund_asked", "anna", "broken cup"),
+        ("refund_asked", "anna", "broken cup"),
+        ("refund_declined", "ben", "-"),
+    ]
+    assert entries[0].values["amount"] == "8.88 CNY"
 
 
 def test_late_money_that_a_person_accepts_is_told_as_that() -> None:

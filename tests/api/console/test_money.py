@@ -134,6 +134,12 @@ async def test_above_the_limit_a_second_operator_decides(signed_in: SignedIn, pa
     assert "one cup was broken" in text_of(inbox)
     address = f"/ops/approvals/{number}"
 
+    waits = "A refund of 88.88 CNY, asked for by anna, waits for a second operator"
+    shown = await ben.get(order.page)
+    assert (waits in text_of(shown), f'href="{address}"' in shown.body.decode()) == (True, True)
+    read = await (await signed_in(Role.VIEWER, "vera")).get(order.page)
+    assert (waits in text_of(read), f'href="{address}"' in read.body.decode()) == (True, False)
+
     own = await anna.get(address)
     assert "you have asked for this refund" in text_of(own)
     assert (await anna.post(f"{address}/approve", REASON)).status == 409
@@ -148,6 +154,9 @@ async def test_above_the_limit_a_second_operator_decides(signed_in: SignedIn, pa
     assert "approved by ben" in text_of(await anna.get("/ops/approvals?state=all"))
     assert "No refund waits." in text_of(await anna.get("/ops/approvals"))
     assert "approved by ben" in text_of(await anna.get(order.refund))
+    after = text_of(await anna.get(order.page))
+    assert waits not in after
+    assert "anna asks to give back 88.88 CNY: one cup was broken" in after
 
 
 async def test_of_two_operators_on_one_approval_one_decides(

@@ -6,6 +6,7 @@ from storage.postgres import pending
 from storage.postgres.database import Database
 from storage.postgres.inbox import insert_callback
 from storage.postgres.order_facts import find_facts
+from storage.postgres.refund_approvals import decide_approval, insert_approval
 from storage.postgres.search import NumberKind, find_by_number
 from tests.sealed import SEALER
 from tests.storage.postgres.tools import commit_evidence, number, paid, placed, unpaid
@@ -72,6 +73,30 @@ async def test_a_refund_that_is_not_definite_is_told_with_its_time(db: Database)
                ('r-2', 'alipay', 'alipay-A-1', 'A-1', 1, 'CNY', 'late', 'failed', now(), now())"""
     )
     assert list((await facts_of(db)).refund_work) == ["r-1"]
+
+
+async def test_refunds_that_wait_for_a_second_operator_are_read_of_this_order(db: Database) -> None:
+    for order_no in ("A-1", "A-2"):
+        await placed(db, order_no)
+        await insert_approval(
+            db,
+            order_no=order_no,
+            account="alipay",
+            out_trade_no=f"alipay-{order_no}",
+            amount=888,
+            currency="CNY",
+            request_key="k-1",
+            reason="broken cup",
+            requested_by="anna",
+            lives_s=60.0,
+        )
+    [approval] = (await facts_of(db)).approvals
+    assert (approval.key, approval.amount, approval.requested_by) == (number("A-1"), 888, "anna")
+    assert (approval.decision, approval.is_expired) == (None, False)
+    declined = await decide_approval(db, approval.id, decision="declined", by="ben", reason="the cup was fine")
+    assert declined is not None
+    [approval] = (await facts_of(db)).approvals
+    assert (approval.decided_by, approval.decided_reason, approval.refund_no) == ("ben", "the cup was fine", None)
 
 
 async def test_a_timeline_that_is_longer_than_what_is_read_is_cut(db: Database) -> None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from api.console.money import acting_choices
+from api.console.answers import acting_choices
 from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context

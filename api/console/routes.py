@@ -7,7 +7,10 @@ here.
 from __future__ import annotations
 
 from api.console import (
+    accounts,
     alerts,
+    answers,
+    approvals,
     audit,
     callbacks,
     cases,
@@ -15,6 +18,7 @@ from api.console import (
     days,
     disputes,
     endpoints,
+    lookup,
     me,
     money,
     notifications,
@@ -59,15 +63,15 @@ ROWS: tuple[Row, ...] = (
     act("/ops/orders/{order_no}/accept", _OPERATOR, money.do_accept),
     page("/ops/orders/{order_no}/refund/{number}", _OPERATOR, money.ask_refund),
     act("/ops/orders/{order_no}/refund/{number}", _OPERATOR, money.do_refund),
-    page("/ops/orders/{order_no}/attach", _OPERATOR, money.ask_attach),
-    act("/ops/orders/{order_no}/attach", _OPERATOR, money.do_attach),
-    page("/ops/lookup", _OPERATOR, money.ask_lookup, nav="lookup"),
+    page("/ops/orders/{order_no}/attach", _OPERATOR, lookup.ask_attach),
+    act("/ops/orders/{order_no}/attach", _OPERATOR, lookup.do_attach),
+    page("/ops/lookup", _OPERATOR, lookup.ask_lookup, nav="lookup"),
     #
     # -- refunds that wait for a second operator
-    page("/ops/approvals", _VIEWER, money.show_approvals, nav="approvals"),
-    page("/ops/approvals/{approval_id}", _OPERATOR, money.show_approval),
-    act("/ops/approvals/{approval_id}/approve", _OPERATOR, money.do_approve),
-    act("/ops/approvals/{approval_id}/decline", _OPERATOR, money.do_decline),
+    page("/ops/approvals", _VIEWER, approvals.show_approvals, nav="approvals"),
+    page("/ops/approvals/{approval_id}", _OPERATOR, approvals.show_approval),
+    act("/ops/approvals/{approval_id}/approve", _OPERATOR, approvals.do_approve),
+    act("/ops/approvals/{approval_id}/decline", _OPERATOR, approvals.do_decline),
     #
     # -- cases
     page("/ops/cases", _VIEWER, cases.show, nav="cases"),
@@ -75,8 +79,8 @@ ROWS: tuple[Row, ...] = (
     act("/ops/cases/{id}/assign", _OPERATOR, cases.assign),
     page("/ops/cases/{id}/resolve", _OPERATOR, cases.show_resolution),
     act("/ops/cases/{id}/resolve", _OPERATOR, cases.resolve),
-    page("/ops/cases/{id}/answer", _OPERATOR, money.ask_answer),
-    act("/ops/cases/{id}/answer", _OPERATOR, money.do_answer),
+    page("/ops/cases/{id}/answer", _OPERATOR, answers.ask_answer),
+    act("/ops/cases/{id}/answer", _OPERATOR, answers.do_answer),
     #
     # -- notifications and endpoints
     page("/ops/notifications", _VIEWER, notifications.show_list, nav="notifications"),
@@ -111,10 +115,10 @@ ROWS: tuple[Row, ...] = (
     #
     # -- accounts
     page("/ops/accounts/{name}", _VIEWER, overview.account),
-    page("/ops/accounts/{name}/disable", _OPERATOR, money.ask_disable),
-    act("/ops/accounts/{name}/disable", _OPERATOR, money.do_disable),
-    page("/ops/accounts/{name}/enable", _OPERATOR, money.ask_enable),
-    act("/ops/accounts/{name}/enable", _OPERATOR, money.do_enable),
+    page("/ops/accounts/{name}/disable", _OPERATOR, accounts.ask_disable),
+    act("/ops/accounts/{name}/disable", _OPERATOR, accounts.do_disable),
+    page("/ops/accounts/{name}/enable", _OPERATOR, accounts.ask_enable),
+    act("/ops/accounts/{name}/enable", _OPERATOR, accounts.do_enable),
     #
     # -- alerts
     page("/ops/alerts", _VIEWER, alerts.show, nav="alerts"),

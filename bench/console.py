@@ -7,12 +7,13 @@ paid, one is closed, and few wait, have a case, another currency, another accoun
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from statistics import quantiles
 
 from api.v1.story_views import view_story
+from bench.console_now import COPIES, Work, fill_rollups, works_of
 from bench.door import pay_one, place_one
 from bench.report import MS, Figure, Result, figure
 from bench.sizes import ShowProgress, Sizes
@@ -33,8 +34,9 @@ from storage.postgres.search import find_by_number
 
 HOW = (
     "searches by each kind of number, lists by each combination of filters (the first pages), one order's story, and "
-    "notifications and endpoints, "
-    "one after another on one connection; milliseconds of the statements with the reading of their rows"
+    "notifications and endpoints, the overview, callbacks, audit, runs and a file of orders, and what the worker reads "
+    "for alerts and roll-ups; one after another on one connection; milliseconds of the statements with the reading of "
+    "their rows"
 )
 TURNS = 20
 PAGES = 5
@@ -169,19 +171,17 @@ async def _fill(db: Database, orders: int, show_progress: ShowProgress) -> None:
         _COPY.format(table=table, first=first, changes=changes, where=where, **words)
         for table, (first, changes, where) in _CHANGES.items()
     ]
-    statements += [_CALLBACKS.format(**words), _CASES.format(**words), _DISPUTES.format(**words)]
+    statements += [copy.format(**words) for copy in (_CALLBACKS, _CASES, _DISPUTES, *COPIES)]
     for start in range(1, orders + 1, CHUNK):
         show_progress(f"{start - 1} of {orders} orders are there")
         for statement in statements:
             await db.execute(statement, orders, start, min(start + CHUNK - 1, orders), timeout_s=COPY_TIMEOUT_S)
     for statement in _DAYS:
         await db.execute(statement)
-    for table in (*_CHANGES, "callbacks", "cases", "disputes"):
+    await fill_rollups(db, orders)
+    for table in (*_CHANGES, "callbacks", "cases", "disputes", "audit", "refused_callbacks"):
         await db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=COPY_TIMEOUT_S)
     await db.execute("CHECKPOINT", timeout_s=COPY_TIMEOUT_S)
-
-
-Work = Callable[[int], Awaitable[None]]
 
 
 def _works(db: Database, orders: int) -> dict[str, Work]:
@@ -210,7 +210,8 @@ def _works(db: Database, orders: int) -> dict[str, Work]:
 
     searches = {f"search_{name}": search(number) for name, number in _NUMBERS.items()}
     lists = {f"list_{name}": pages(wanted) for name, wanted in _filters().items()}
-    return {**searches, **lists, "story": story, **_delivery_works(db), **_day_works(db)}
+    others = {**_delivery_works(db), **_day_works(db), **works_of(db, orders)}
+    return {**searches, **lists, "story": story, **others}
 
 
 def _day_works(db: Database) -> dict[str, Work]:

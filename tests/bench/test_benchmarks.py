@@ -64,6 +64,7 @@ FIGURES = {
         for name in (
             *("search_order_no", "search_nothing", "list_all", "list_rare_currency", "list_undelivered", "story"),
             *("notifications_undelivered", "notifications_delivered_no_endpoint", "endpoints", "resend_preview"),
+            *("overview_90d", "callbacks_rare", "callbacks_dead", "audit_rare_act", "day", "alert_facts", "roll_up"),
         )
         for which in ("p50", "p95", "max")
     },

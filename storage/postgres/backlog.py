@@ -45,7 +45,8 @@ SELECT json_build_object(
     'refunds_oldest_due_s', (SELECT coalesce(greatest(0, extract(epoch FROM now() - min(due_at))), 0) FROM refunds
                               WHERE status IN ('requested', 'processing')),
     'dead_letters', (SELECT count(*) FROM (SELECT FROM notifications
-                      WHERE dead_at IS NOT NULL AND delivered_at IS NULL LIMIT {COUNT_MAX}) n),
+                      WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
+                      LIMIT {COUNT_MAX}) n),
     'cases', (SELECT coalesce(json_object_agg(reason, count), '{{}}') FROM (
                   SELECT reason, count(*) FROM cases WHERE resolved_at IS NULL GROUP BY reason) c)
 )::text"""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import msgspec
 
 from storage.postgres.database import Database
+from storage.postgres.notifications import ENDPOINT
 
 COUNT_MAX = 20_000
 """Rows that are read, those due longest first: whoever looks needs no exact number of so many."""
@@ -72,7 +73,7 @@ WITH rows AS (
       WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
       ORDER BY dead_at DESC LIMIT {COUNT_MAX})
 )
-SELECT split_part(split_part(url, '?', 1), '#', 1) AS endpoint,
+SELECT {ENDPOINT} AS endpoint,
        count(*) FILTER (WHERE NOT is_dead) AS undelivered,
        coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE NOT is_dead)), 0)::float8 AS oldest_s,
        coalesce(max(attempt) FILTER (WHERE NOT is_dead), 0) AS attempt_max,

@@ -3,6 +3,7 @@
 import asyncio
 
 from core.lifecycle import on_deadline
+from storage.postgres.backlog import read_backlog
 from storage.postgres.database import Database
 from storage.postgres.leases import DueRow
 from storage.postgres.notifications import (
@@ -151,6 +152,14 @@ async def test_a_dead_letter_is_listed_until_it_is_heard(db: Database) -> None:
     assert (letter.url, letter.last_status, letter.attempt) == ("https://shop.test/hook", "500", 1)
     await finish(db, notification_id, "200")
     assert await list_dead_letters(db) == []
+
+
+async def test_a_dead_letter_is_counted_as_long_as_it_is_listed(db: Database) -> None:
+    """What a newer one has replaced is in no list, so no alert may count it for ever."""
+    notification_id = await dead(db)
+    assert (await read_backlog(db)).dead_letters == len(await list_dead_letters(db)) == 1
+    await db.execute("UPDATE notifications SET superseded_at = now() WHERE id = $1", notification_id)
+    assert (await read_backlog(db)).dead_letters == len(await list_dead_letters(db)) == 0
 
 
 async def test_a_dead_letter_is_sent_again_from_its_first_attempt(db: Database) -> None:

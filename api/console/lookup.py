@@ -1,4 +1,4 @@
-"""Money that nodrop does not know: ask an account's channel what a number stands for, and give its money to an order."""
+"""Money that nodrop does not know: ask a channel what a number stands for, and give its money to an order."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import pytest
 
 from api.story.texts import FOLDER, LANGUAGES, read_sentences, tell, tell_next, who
 from core.errors import ConfigurationError
-from core.order import PaymentKey
 from core.next_steps import STEP_TEXTS, Step, WaitsFor
+from core.order import PaymentKey
 from core.story import ENTRY_TEXTS, Entry, Tone
 from tests.core.states import NOW
 

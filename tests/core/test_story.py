@@ -10,7 +10,7 @@ from core.order import OrderState
 from core.order_facts import CallbackFact, EventFact, OrderFacts, RefusedFact
 from core.story import ENTRY_TEXTS, KNOWN_EVENTS, Tone, story_of
 from tests.core.facts import PAID, PAYING, a_callback, a_case, a_notification, an_approval, an_event, at, seen, tried
-from tests.core.states import ALIPAY, NOW, WECHAT
+from tests.core.states import ALIPAY, WECHAT
 
 
 def told(state: OrderState = PAYING, **facts: Any) -> list[str]:

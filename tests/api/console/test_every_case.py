@@ -11,6 +11,7 @@ from core.case_choices import Choice, choices_for
 from core.operators import Role
 from core.order import CaseReason
 from runtime.resources import Resources
+from storage.postgres.cases import find_case
 from tests.api.conftest import terms
 from tests.api.console.conftest import ConsoleClient, SignedIn
 from tests.api.driver import Client
@@ -55,5 +56,6 @@ async def test_a_case_of_every_reason_is_explained_and_answered(
         assert f'href="{here}"' in await page(anna, f"/ops/orders/{order_no}"), reason
         answered = await anna.post(f"{here}/answer", {"choice": "note", **REASON})
         assert (answered.status, answered.headers["location"]) == (303, here), reason
-        row = await resources.db.fetchrow("SELECT resolution, by FROM cases WHERE id = $1", case_id)
-        assert tuple(row) == (REASON["reason"], "anna"), reason
+        case = await find_case(resources.db, case_id)
+        assert case is not None
+        assert (case.resolution, case.by) == (REASON["reason"], "anna"), reason

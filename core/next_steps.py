@@ -1,4 +1,4 @@
-"""What happens next to one order: when, and who acts. Nothing has a reason, too.
+"""The next steps of one order: when, and who acts. Nothing has a reason, too.
 
 A pure function of what is stored. Sentences are keys of texts with the words that they take.
 """
@@ -83,12 +83,13 @@ def _case_steps(facts: OrderFacts) -> Iterator[Step]:
 def _approval_steps(facts: OrderFacts) -> Iterator[Step]:
     """Refunds that wait for a second operator, or that a process did not come to request once one had agreed."""
     for approval in facts.approvals:
-        is_waiting = approval.decision is None and not approval.is_expired
-        if is_waiting or (approval.decision == "approved" and approval.refund_no is None):
+        is_waiting = approval.decision is None
+        is_over = approval.is_expired or approval.refund_no is not None
+        if not is_over and (is_waiting or approval.decision == "approved"):
             yield Step(
                 text="approval_waits" if is_waiting else "approval_unfinished",
                 waits_for=WaitsFor.PERSON,
-                at=approval.expires_at if is_waiting else None,
+                at=approval.expires_at,
                 tone=Tone.LOOK,
                 values={
                     "amount": f"{decimal_text(approval.amount, approval.currency)} {approval.currency}",

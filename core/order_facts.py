@@ -128,7 +128,9 @@ class RefundWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ApprovalFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund above the limit. `decision` None: nobody has decided; `refund_no`: the refund that it has become."""
+    """A refund above the limit. `decision` None: nobody has decided; `refund_no`: the refund that it has become.
+    `is_expired`: it becomes none any more.
+    """
 
     id: int
     key: PaymentKey

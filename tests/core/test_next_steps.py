@@ -174,7 +174,8 @@ def test_what_waits_for_a_person_comes_first() -> None:
     ("changes", "found"),
     [
         ({}, ("approval_waits", at(3600), "anna")),
-        ({"decision": "approved", "decided_by": "ben"}, ("approval_unfinished", None, "ben")),
+        ({"decision": "approved", "decided_by": "ben"}, ("approval_unfinished", at(3600), "ben")),
+        ({"decision": "approved", "decided_by": "ben", "is_expired": True}, None),
         ({"decision": "approved", "decided_by": "ben", "refund_no": "r-1"}, None),
         ({"decision": "declined", "decided_by": "ben"}, None),
         ({"is_expired": True}, None),

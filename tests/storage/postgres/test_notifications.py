@@ -155,7 +155,7 @@ async def test_a_dead_letter_is_listed_until_it_is_heard(db: Database) -> None:
 
 
 async def test_a_dead_letter_is_counted_as_long_as_it_is_listed(db: Database) -> None:
-    """What a newer one has replaced is in no list, so no alert may count it for ever."""
+    """A newer one that replaced it takes it off the list, so no alert may count it for ever."""
     notification_id = await dead(db)
     assert (await read_backlog(db)).dead_letters == len(await list_dead_letters(db)) == 1
     await db.execute("UPDATE notifications SET superseded_at = now() WHERE id = $1", notification_id)

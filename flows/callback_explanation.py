@@ -56,7 +56,9 @@ async def explain_received(resources: Resources, callback: CallbackRow) -> Expla
     if raw is None or not raw.is_whole:
         return _without_bytes(callback, mask, "not_kept" if raw is None else "cut_off")
     with account.for_strangers():
-        explanation = await explain_callback(account.channel, raw.headers, raw.body, callback.received_at)
+        explanation = await explain_callback(
+            account.channel, raw.headers, raw.body, callback.received_at, resources.clock.now()
+        )
     payment = await _payment(resources, callback, explanation)
     if explanation.evidence is not None:
         explanation = named(explanation, payment) if payment else with_note(explanation, Note("unknown_number"))

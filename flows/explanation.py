@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
@@ -62,10 +62,9 @@ def with_note(explanation: Explanation, note: Note) -> Explanation:
 
 
 async def explain_callback(
-    channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime | None
+    channel: Channel, headers: Mapping[str, str], body: bytes, at: datetime | None, now: datetime
 ) -> Explanation:
     """Verify as `flows.callback` does. `at` None: it is judged as if it came now."""
-    now = datetime.now(UTC)
     explanation = await _verify(channel, headers, body, at or now)
     notes = list(explanation.notes)
     if explanation.reason == "stale" and at is None:
@@ -103,18 +102,20 @@ async def _verify(channel: Channel, headers: Mapping[str, str], body: bytes, at:
     return replace(explanation, notification_id=callback.notification_id, is_hint=callback.is_hint)
 
 
-def explain_answer(channel: Channel, payment: Payment, response: Response, at: datetime | None) -> Explanation:
+def explain_answer(
+    channel: Channel, payment: Payment, response: Response, at: datetime | None, now: datetime
+) -> Explanation:
     """Read as a query does. `at` None: it is judged as if it came now."""
     if channel.queries_by_reference and payment.channel_reference is None:
         payment = replace(payment, channel_reference=_id_in(response.body))
-        explanation = _read(channel, payment, response, at or datetime.now(UTC))
+        explanation = _read(channel, payment, response, at or now)
         return with_note(explanation, Note("reference_not_compared"))
-    explanation = _read(channel, payment, response, at or datetime.now(UTC))
+    explanation = _read(channel, payment, response, at or now)
     if explanation.verdict != "rejected" or "stale" not in explanation.detail:
         return explanation
     if at is None:
         return with_note(explanation, Note("judged_now"))
-    if _read(channel, payment, response, datetime.now(UTC)).verdict != "rejected":
+    if _read(channel, payment, response, now).verdict != "rejected":
         return with_note(explanation, Note("only_then_answer"))
     return explanation
 

@@ -74,7 +74,8 @@ def callback(
     headers, body = inputs.read_headers(headers_file), inputs.read_body(body_file)
     account = _account(name, accounts_file)
     expected = _expected(account, order_file)
-    explanation = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at))
+    now = datetime.now(UTC)
+    explanation = _with_channel(account, lambda channel: explain_callback(channel, headers, body, received_at, now))
     if expected is None and accounts_file is None and explanation.evidence is not None:
         expected = _named_in_database(account, explanation.evidence)
         explanation = named(explanation, expected) if expected else with_note(explanation, Note("unknown_number"))
@@ -117,10 +118,11 @@ def answer(
         raise Wrong(f"{order_file}: it is of {expected.out_trade_no}, and --out-trade-no says another number")
     if expected is None and accounts_file is None:
         expected = _in_database(account, number)
-    payment = expected or inputs.payment_of(name, number, datetime.now(UTC))
+    now = datetime.now(UTC)
+    payment = expected or inputs.payment_of(name, number, now)
 
     async def read(channel: Channel) -> Explanation:
-        return explain_answer(channel, payment, _response(channel, headers, body, status), received_at)
+        return explain_answer(channel, payment, _response(channel, headers, body, status), received_at, now)
 
     explanation = _with_channel(account, read)
     if expected is None and accounts_file is None:

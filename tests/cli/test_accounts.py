@@ -226,6 +226,7 @@ async def test_after_resealing_the_old_key_is_not_needed_any_more(
     assert ran.json == {
         "resealed": ["main", "other"],
         "notify_secrets": ["shop.example.com"],
+        "operators": [],
         "callbacks": 0,
         "unopened_callbacks": 0,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -49,8 +50,7 @@ def top(*, name: str, once: bool, as_json: bool) -> None:
         overview = with_resources(lambda resources: read_overview(resources, span))
         click.echo("\n".join(_lines(overview, may_colour=sys.stdout.isatty())))
     else:
-        with suppress(KeyboardInterrupt):
-            with_resources(lambda resources: _watch(resources, span))
+        with_resources(lambda resources: _watch(resources, span))
 
 
 class Screen:
@@ -132,14 +132,19 @@ def _whole_screen() -> Iterator[None]:
 
 @contextmanager
 def _keys(screen: Screen) -> Iterator[None]:
-    """Hear each key at once and show none. A standard input that is no terminal has no keys."""
+    """Hear each key at once and show none. A standard input that is no terminal has no keys.
+
+    Ctrl-C is one of them: a cancellation in its place could be swallowed by a client of Redis that connects.
+    """
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, screen.press, "q")
     if not sys.stdin.isatty():
         yield
         return
     import termios
     import tty
 
-    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
+    descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
     loop.add_reader(descriptor, lambda: screen.press(os.read(descriptor, 64).decode("ascii", "ignore") or "q"))

@@ -237,9 +237,9 @@ async def test_it_redraws_a_terminal_until_its_end_and_leaves_it_as_it_was(
             os.write(master, b"q")
         else:
             process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-        while not seen.endswith(b"\x1b[?25h\x1b[?1049l"):
+        while not seen.endswith(b"\x1b[?25h\x1b[?1049l"):  # nobody ends while its terminal is full
             seen += await asyncio.to_thread(os.read, master, 65_536)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -24,6 +24,7 @@ from core.lifecycle import (
     on_refund_requested,
     refund_number,
 )
+from core.lifecycle.refunding import new_refund
 from core.lifecycle.rules import MISMATCHES
 from core.order import (
     OUT_TRADE_NO,
@@ -44,6 +45,7 @@ from tests.core.states import (
     NOW,
     RULES,
     WECHAT,
+    a_dispute,
     a_payment,
     a_refund,
     a_state,
@@ -165,6 +167,13 @@ def test_a_watched_payment_is_never_refunded() -> None:
     assert refunds_in(decide_late_money(origin=Origin.WATCHED)) == []
     assert case_reasons(decide_late_money(origin=Origin.WATCHED)) == [CaseReason.PAID_LATE]
     assert refunds_in(decide_double_payment(origin=Origin.WATCHED)) == []
+
+
+def test_late_money_that_a_dispute_has_taken_is_not_refunded_by_itself() -> None:
+    """The buyer would get it twice."""
+    state = a_state(closed_order(), paid_payment(), disputes=(a_dispute(),))
+    assert new_refund(state, paid_payment(), RefundReason.LATE) is None
+    assert new_refund(replace(state, disputes=()), paid_payment(), RefundReason.LATE) is not None
 
 
 @pytest.mark.parametrize("reason", sorted(MISMATCHES))

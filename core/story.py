@@ -133,10 +133,10 @@ KNOWN_EVENTS = frozenset(
 
 def story_of(facts: OrderFacts) -> tuple[Entry, ...]:
     """All that happened to the order, oldest first."""
-    told = _told_callbacks(facts)
+    callback_of = _callbacks_of_events(facts)
     entries = [
-        *_of_events(facts, told),
-        *_of_callbacks(facts, told),
+        *_of_events(facts, callback_of),
+        *_of_callbacks(facts, callback_of),
         *_of_notifications(facts),
         *_of_cases(facts),
         *_of_approvals(facts.approvals),
@@ -145,7 +145,7 @@ def story_of(facts: OrderFacts) -> tuple[Entry, ...]:
     return tuple(_together(entries))
 
 
-def _of_events(facts: OrderFacts, told: Mapping[int, CallbackFact]) -> Iterator[Entry]:
+def _of_events(facts: OrderFacts, callback_of: Mapping[int, CallbackFact]) -> Iterator[Entry]:
     notifications = {row.version: row.id for row in facts.notifications}
     cases = _cases_by_opening(facts.cases)
     numbers: dict[PaymentKey, int] = {}
@@ -168,7 +168,7 @@ def _of_events(facts: OrderFacts, told: Mapping[int, CallbackFact]) -> Iterator[
             evidence=event.evidence,
             api_key=event.api_key,
             number=number,
-            callback_id=told[place].id if place in told else None,
+            callback_id=callback_of[place].id if place in callback_of else None,
             notification_id=notifications.get(event.version) if event.version is not None else None,
             case_ids=cases.get(event.at, ()) if is_event else (),
         )
@@ -190,16 +190,16 @@ def _values(state: OrderState, event: EventFact) -> dict[str, str]:
     }
 
 
-def _told_callbacks(facts: OrderFacts) -> dict[int, CallbackFact]:
+def _callbacks_of_events(facts: OrderFacts) -> dict[int, CallbackFact]:
     """The callback behind each row of the timeline that was made by one, by the place of the row."""
-    told = {}
+    callback_of = {}
     for place, event in enumerate(facts.events):
         if event.by not in _CALLBACKS:
             continue
         causes = [row for row in facts.callbacks if row.key == event.key and _may_cause(row, event)]
         if causes:
-            told[place] = max(causes, key=lambda row: row.received_at)
-    return told
+            callback_of[place] = max(causes, key=lambda row: row.received_at)
+    return callback_of
 
 
 def _may_cause(callback: CallbackFact, event: EventFact) -> bool:
@@ -207,12 +207,12 @@ def _may_cause(callback: CallbackFact, event: EventFact) -> bool:
     return callback.received_at - TOGETHER <= event.at and (end is None or event.at <= end + TOGETHER)
 
 
-def _of_callbacks(facts: OrderFacts, told: Mapping[int, CallbackFact]) -> Iterator[Entry]:
+def _of_callbacks(facts: OrderFacts, callback_of: Mapping[int, CallbackFact]) -> Iterator[Entry]:
     """Callbacks that are not told with what they caused, and those that were refused."""
     events = facts.events
     with_event = {
         callback.id
-        for place, callback in told.items()
+        for place, callback in callback_of.items()
         if events[place].version is not None and events[place].at - callback.received_at <= AT_ONCE
     }
     for callback in facts.callbacks:

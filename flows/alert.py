@@ -71,12 +71,12 @@ async def look(resources: Resources) -> list[Told]:
         return []
     now = await find_now(resources.db)
     begun = {f"alr_{token_hex(12)}": condition for condition in judgement.begun}
-    told = await alerts.apply(resources.db, judgement, begun, _messages(settings, judgement, begun, now), now=now)
-    for one in told:
+    moves = await alerts.apply(resources.db, judgement, begun, _messages(settings, judgement, begun, now), now=now)
+    for one in moves:
         write = log.warning if one.is_raised else log.info
         event = "alert_raised" if one.is_raised else "alert_cleared"
         write(event, alert_id=one.id, rule=one.rule, **log_fields(one.rule, one.subject))
-    return told
+    return moves
 
 
 def thresholds_of(settings: Settings) -> Thresholds:

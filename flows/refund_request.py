@@ -141,9 +141,9 @@ async def preview_approval(resources: Resources, approval_id: int, *, by: str, d
         key=payment.key, by="", amount=approval.amount, request_key=approval.request_key, approved_by=by
     )
     preview = await _preview(resources, state, payment, request)
-    asked = Line("approval.asked_by", {"requested_by": approval.requested_by, "reason": approval.reason})
+    request_line = Line("approval.asked_by", {"requested_by": approval.requested_by, "reason": approval.reason})
     refusal = _approval_refusal(approval, state, request, by)
-    return replace(preview, lines=(asked, *preview.lines), refusal=refusal or preview.refusal)
+    return replace(preview, lines=(request_line, *preview.lines), refusal=refusal or preview.refusal)
 
 
 # -- in parts ----------------------------------------------------------------------------------------------------------

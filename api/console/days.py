@@ -132,7 +132,7 @@ async def read_again(context: Context, visit: Visit) -> Reply:
     account, day = day_of(visit)
     await visit.record("days.read_again", account, {"of": day.isoformat(), "dry_run": True})
     await request_fetched(context.resources, account, day, by=visit.operator, dry_run=True)
-    return see_other(_address(account, day), "days.asked")
+    return see_other(_address(account, day), "days.requested")
 
 
 async def upload_file(context: Context, visit: Visit) -> Reply:
@@ -143,7 +143,7 @@ async def upload_file(context: Context, visit: Visit) -> Reply:
         raise InvalidRequest("file: choose the statement")
     await visit.record("days.upload", account, {"of": day.isoformat(), "bytes": len(file.content)})
     await upload(context.resources, account, day, file.content, by=visit.operator)
-    return see_other(_address(account, day), "days.asked")
+    return see_other(_address(account, day), "days.requested")
 
 
 async def confirm_request(context: Context, visit: Visit) -> Reply:

@@ -94,10 +94,10 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
 _T = TypeVar("_T", Entry, Step)
 
 
-def _in_words(told: _T, words: Mapping[str, str]) -> _T:
+def _in_words(row: _T, words: Mapping[str, str]) -> _T:
     """The entry or step with the reason of a case in words."""
-    reason = told.values.get("reason", "")
-    return replace(told, values={**told.values, "reason": words[reason]}) if reason in words else told
+    reason = row.values.get("reason", "")
+    return replace(row, values={**row.values, "reason": words[reason]}) if reason in words else row
 
 
 def _sums(state: OrderState) -> list[tuple[str, int | None, str]]:

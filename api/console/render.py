@@ -177,10 +177,10 @@ def notice(names: Names) -> Markup | None:
     if not isinstance(visit, Visit) or visit.session.notice is None:
         return None
     visit.has_shown_notice = True
-    said = msgspec.json.decode(visit.session.notice, type=Notice)
-    if said.key not in visit.language.texts:  # of the release before
+    notice = msgspec.json.decode(visit.session.notice, type=Notice)
+    if notice.key not in visit.language.texts:  # of the release before
         return None
-    return _say(visit, said.key, said.values)
+    return _say(visit, notice.key, notice.values)
 
 
 @pass_context
@@ -270,10 +270,10 @@ def _relative(reader: Reader, at: datetime | None, past: str, future: str) -> Ma
     seconds = (at - reader.now).total_seconds()
     key, span = (future, seconds) if seconds > 0 else (past, -seconds)
     words = "" if key == "now" else _duration(reader, span)
-    said = reader.language.texts[f"time.{key}"].format(span=words)
+    duration = reader.language.texts[f"time.{key}"].format(span=words)
     exact = _exact(at)
     title = f"{exact[:19].replace('T', ' ')} UTC"
-    return (_AGO if past == "ago" else _UNTIL).format(exact, title, said)
+    return (_AGO if past == "ago" else _UNTIL).format(exact, title, duration)
 
 
 @pass_context

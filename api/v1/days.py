@@ -75,10 +75,10 @@ async def sign_off(context: Context, request: Request, body: SignOffInput) -> Re
 async def read_statement(context: Context, _request: Request, body: StatementInput) -> Response:
     reason = check_reason(body.reason)
     await record(context, "days.read_again", body.account, of=body.day.isoformat(), reason=reason, dry_run=body.dry_run)
-    asked = await request_fetched(
+    requested = await request_fetched(
         context.resources, body.account, body.day, by=actor(), dry_run=body.dry_run, reason=reason
     )
-    return json_response(_request_view(asked), 202)
+    return json_response(_request_view(requested), 202)
 
 
 async def get_statement_request(context: Context, request: Request) -> Response:
@@ -169,8 +169,8 @@ def _run(run: Reconciliation) -> ReconciliationView:
     return msgspec.convert(run, ReconciliationView, from_attributes=True)
 
 
-def _request_view(asked: StatementRequest) -> StatementRequestView:
-    fields = msgspec.structs.asdict(asked)
+def _request_view(request: StatementRequest) -> StatementRequestView:
+    fields = msgspec.structs.asdict(request)
     return StatementRequestView(is_uploaded=fields.pop("sha256") is not None, **fields)
 
 

@@ -44,15 +44,15 @@ def with_refunds(state: OrderState, payment: Payment, evidence: Paid | Refunded)
         return _beside_disputes(state, payment, evidence)
     if isinstance(evidence, Paid):
         return payment
-    told = replace(payment, channel_refunds=payment.channel_refunds | _not_ours(state, evidence))
+    known = replace(payment, channel_refunds=payment.channel_refunds | _not_ours(state, evidence))
     if evidence.refunded_amount is not None:
-        told = replace(told, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
-        return with_outside(state, told, payment) if is_going_back(state, payment.key) else told
-    told = with_outside(state, told, payment) if is_going_back(state, payment.key) else told
-    ours, others = succeeded_amount(state, payment.key), sum(told.channel_refunds.values())
+        known = replace(known, refunded_amount=max(payment.refunded_amount or 0, evidence.refunded_amount))
+        return with_outside(state, known, payment) if is_going_back(state, payment.key) else known
+    known = with_outside(state, known, payment) if is_going_back(state, payment.key) else known
+    ours, others = succeeded_amount(state, payment.key), sum(known.channel_refunds.values())
     total = max(payment.refunded_amount or 0, others + ours)
     is_explained = total > 0 or is_going_back(state, payment.key)
-    return replace(told, refunded_amount=min(total, payment.amount) if is_explained else None)
+    return replace(known, refunded_amount=min(total, payment.amount) if is_explained else None)
 
 
 def without_reversal(payment: Payment, dispute: Dispute) -> Payment:

@@ -90,7 +90,7 @@ WITH begun AS (
 ), dropped AS (
     DELETE FROM alerts a USING unnest($8::text[], $9::int[], $12::text[]) AS m(id, from_looks, what)
      WHERE a.id = m.id AND m.what = 'drop' AND a.raised_at IS NULL AND a.looks = m.from_looks
-), told AS (
+), moved_now AS (
     SELECT id, rule, subject, true AS is_raised FROM begun WHERE raised_at IS NOT NULL
     UNION ALL
     SELECT id, rule, subject, what = 'raise' FROM moved WHERE what IN ('raise', 'clear')
@@ -98,10 +98,10 @@ WITH begun AS (
     INSERT INTO alert_messages (id, alert_id, body)
     SELECT w.id, w.alert_id, w.body
       FROM unnest($14::text[], $15::text[], $16::bytea[]) AS w(id, alert_id, body)
-     WHERE w.alert_id IN (SELECT id FROM told)
+     WHERE w.alert_id IN (SELECT id FROM moved_now)
     ON CONFLICT DO NOTHING
 )
-SELECT id, rule, subject, is_raised FROM told ORDER BY id"""
+SELECT id, rule, subject, is_raised FROM moved_now ORDER BY id"""
 
 _LIST = """
 SELECT a.id, a.rule, a.subject, a.text, a.raised_at, a.cleared_at,

@@ -33,7 +33,7 @@ from runtime.loop import NOT_DUE
 from runtime.resources import Resources
 from storage.postgres import alerts, processes
 from storage.postgres.alert_facts import find_broken, read_stored_facts
-from storage.postgres.alerts import Told
+from storage.postgres.alerts import MovedAlert
 from storage.postgres.orders import find_now
 from storage.redis.checks import find_redis_fault
 
@@ -56,7 +56,7 @@ async def look_without_workers(resources: Resources) -> object:
     return await do_if_due(resources, alert_duty(resources))
 
 
-async def look(resources: Resources) -> list[Told]:
+async def look(resources: Resources) -> list[MovedAlert]:
     """One look. Returns what was told.
 
     Raises:

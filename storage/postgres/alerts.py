@@ -22,7 +22,7 @@ KEEP_DAYS = 90
 BATCH = 500
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class MovedAlert(msgspec.Struct, frozen=True, kw_only=True):
     """An alert that a look has raised (`is_raised`) or cleared."""
 
     id: str
@@ -172,7 +172,7 @@ async def apply(
     messages: Sequence[tuple[str, str, bytes]],
     *,
     now: datetime,
-) -> list[Told]:
+) -> list[MovedAlert]:
     """Move the alerts, and store the messages of those that were moved now. Returns what is to be told.
 
     `begun` are the new conditions by the ids of their alerts, `messages` ids, ids of alerts, and bodies.
@@ -186,7 +186,7 @@ async def apply(
         _APPLY, now, judgement.raises, *_columns(new, 5, text_at=(1, 3, 4)), *_columns(moves, 6, text_at=(3,)),
         *_columns(messages, 3),
     )  # fmt: skip
-    return [msgspec.convert(dict(row), Told) for row in rows]
+    return [msgspec.convert(dict(row), MovedAlert) for row in rows]
 
 
 async def list_alerts(

@@ -17,7 +17,7 @@ def condition(subject: str) -> Condition:
     return Condition(rule=Rule.OVERDUE, subject=subject, text=f"{subject} is late")
 
 
-async def begin(db: Database, *subjects: str, raises: bool = True, now: datetime = NOW) -> list[alerts.Told]:
+async def begin(db: Database, *subjects: str, raises: bool = True, now: datetime = NOW) -> list[alerts.MovedAlert]:
     begun = {
         f"alr_{index:04x}{subject.encode(errors='replace').hex()}": condition(subject)
         for index, subject in enumerate(subjects)
@@ -26,7 +26,7 @@ async def begin(db: Database, *subjects: str, raises: bool = True, now: datetime
     return await alerts.apply(db, judgement, begun, [(f"{id_}_raised", id_, b"{}") for id_ in begun], now=now)
 
 
-async def move(db: Database, alert: OpenAlert, what: str) -> list[alerts.Told]:
+async def move(db: Database, alert: OpenAlert, what: str) -> list[alerts.MovedAlert]:
     moved = Move(alert=replace(alert, looks=alert.looks + 1), from_looks=alert.looks, what=what)  # type: ignore[arg-type]
     return await alerts.apply(db, Judgement(begun=(), moves=(moved,), raises=False), {}, [], now=NOW)
 

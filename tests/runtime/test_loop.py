@@ -1,10 +1,12 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import pairwise
 
+import pytest
 from structlog.testing import capture_logs
 
 from core.errors import DatabaseUnavailable
-from runtime.loop import NOT_DUE, run_periodically
+from runtime.loop import NOT_DUE, first_wait_s, run_periodically
 
 HOUR_S = 3600.0
 
@@ -65,3 +67,36 @@ async def test_a_bug_is_logged_at_every_run_and_does_not_end_the_loop() -> None:
 async def test_a_run_that_found_nothing_due_does_not_say_that_the_loop_works_again() -> None:
     down = DatabaseUnavailable("down")
     assert await events_of(Work(down, NOT_DUE, down, NOT_DUE, 0)) == ["loop_failing", "loop_works_again"]
+
+
+async def test_loops_that_begin_together_do_not_go_on_together() -> None:
+    names = (
+        "beat",
+        "clock",
+        "keep_current",
+        "tallies",
+        "rearm",
+        "drain",
+        "retention",
+        "roll_up",
+        "reconcile",
+        "alerts",
+    )
+    waits = sorted(first_wait_s(name, 5.0) for name in names)
+    assert all(0 < wait < 5.0 for wait in waits)
+    assert sum(later - earlier > 0.1 for earlier, later in pairwise(waits)) >= len(names) // 2
+
+
+async def test_the_first_wait_is_a_part_of_the_interval_and_later_ones_are_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    async def wait_for(awaitable: Awaitable[object], timeout: float) -> None:  # noqa: ASYNC109 - as asyncio's own
+        assert isinstance(awaitable, Coroutine)
+        awaitable.close()
+        waits.append(timeout)
+
+    monkeypatch.setattr(asyncio, "wait_for", wait_for)
+    await events_of(Work(0, 0, 0), interval_s=HOUR_S)
+    assert waits == [first_wait_s("work", HOUR_S), HOUR_S, HOUR_S]

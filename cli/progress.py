@@ -45,6 +45,11 @@ class Progress:
             self._shown_at = now
             print(self._line, file=sys.stderr, flush=True)
 
+    def end_bar(self) -> None:
+        """Take the bar away, so that something else may be printed."""
+        self._clear()
+        self._line = ""
+
     def _clear(self) -> None:
         if self._is_terminal:
             print("\r\x1b[K", end="", file=sys.stderr)

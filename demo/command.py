@@ -11,8 +11,10 @@ import click
 import msgspec
 
 from demo.embedded import EmbeddedError
-from demo.report import lines
+from demo.report import Report, lines
 from demo.run import HARSH, run_demo
+from demo.stack import Stack
+from demo.up import add_demo_operator, addresses, stop_at_signals
 
 SHARES = {
     "lost": "callbacks that are lost",
@@ -85,16 +87,51 @@ def _share_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_envvar=True,
     help="When the orders are reconciled with the channels' statements; off: never.",
 )
+@click.option(
+    "--keep",
+    is_flag=True,
+    envvar="KEEP",
+    show_envvar=True,
+    help="Keep all processes running after the report, with the console, until Ctrl-C.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on standard output.")
 @_share_options
-def demo(*, orders: int, seed: int, chaos: bool, reconcile_at: str, as_json: bool, **shares: float) -> None:
+def demo(*, orders: int, seed: int, chaos: bool, reconcile_at: str, keep: bool, as_json: bool, **shares: float) -> None:
     profile = msgspec.structs.replace(HARSH, **shares)
+
+    async def show_and_wait(stack: Stack, report: Report) -> None:
+        stop = stop_at_signals()
+        _show(report, as_json=as_json)
+        click.echo(_KEPT.format(addresses=addresses(stack, await add_demo_operator(stack))), err=as_json)
+        await stop.wait()
+
     try:
-        report = asyncio.run(run_demo(orders, seed, profile, chaos=chaos, reconciles=reconcile_at != "off"))
+        report = asyncio.run(
+            run_demo(
+                orders,
+                seed,
+                profile,
+                chaos=chaos,
+                reconciles=reconcile_at != "off",
+                keep=show_and_wait if keep else None,
+            )
+        )
     except (EmbeddedError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
+    if not keep:
+        _show(report, as_json=as_json)
+    sys.exit(0 if report.is_good else 1)
+
+
+_KEPT = """
+All processes keep running, and the channels keep their faults; Ctrl-C ends them and deletes all data.
+
+{addresses}
+"""
+
+
+def _show(report: Report, *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
         click.echo("\n".join(lines(report)))
-    sys.exit(0 if report.is_good else 1)

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from asyncio.subprocess import DEVNULL
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from channels.adapters import open_channel
@@ -75,12 +76,21 @@ HARSH = FaultProfile(
 """40 of 100 callbacks are lost, others late, doubled, forged or wrong; 10 of 100 queries fail."""
 
 
-async def run_demo(orders: int, seed: int, profile: FaultProfile, *, chaos: bool, reconciles: bool = True) -> Report:
-    """Run the demo. Without `reconciles` every order must become definite by queries alone."""
+Keep = Callable[[Stack, Report], Awaitable[None]]
+"""A caller that wants the processes after the report, and returns when they may end."""
+
+
+async def run_demo(
+    orders: int, seed: int, profile: FaultProfile, *, chaos: bool, reconciles: bool = True, keep: Keep | None = None
+) -> Report:
+    """Run the demo. Without `reconciles` every order must become definite by queries alone. With `keep` the API has its
+    console, and all processes run on until it returns.
+    """
     began, began_at = time.monotonic(), datetime.now(UTC)
     with temporary_directory() as directory, Progress() as progress:
         progress.write("Starting Postgres, Redis, the API, a worker, five channels and the merchant")
-        accounts, env = {name: name for name in CURRENCIES}, {"RECONCILE_AT": "off"}
+        accounts = {name: name for name in CURRENCIES}
+        env = {"RECONCILE_AT": "off", **({} if keep is None else {"OPS": "1"})}
         async with Stack(directory, unit_s=UNIT_S, seed=seed, accounts=accounts, env=env) as stack:
             await stack.control("PUT", "channel", "/control/faults", profile)
             progress.write(f"Placing {orders} orders; {profile.lost:.0%} of their callbacks are lost")
@@ -98,11 +108,16 @@ async def run_demo(orders: int, seed: int, profile: FaultProfile, *, chaos: bool
                 done = accidents.done if accidents is not None else []
                 duration_s = time.monotonic() - began
                 still_open = await list_open_work(db, RECHECKED_WITHIN_S)
-                return await gather(
+                report = await gather(
                     stack, db, visits, seed=seed, chaos=done, duration_s=duration_s, still_open=still_open
                 )
             finally:
                 await db.close()
+            if keep is not None:
+                progress.end_bar()
+                await keep(stack, report)
+                progress.write("Stopping all processes")
+            return report
 
 
 async def _shop(

@@ -65,9 +65,7 @@ def up(*, unit_s: float, lost: float, any_ports: bool) -> None:
 
 
 async def _run(unit_s: float, lost: float, *, any_ports: bool) -> None:
-    stop = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    stop = stop_at_signals()
     shop_url = f"http://127.0.0.1:{free_port() if any_ports else SHOP_PORT}"
     ports = {} if any_ports else PORTS
     with ExitStack() as stack_of_files, Progress() as progress:
@@ -76,9 +74,17 @@ async def _run(unit_s: float, lost: float, *, any_ports: bool) -> None:
         async with shop_stack(directory, shop_url, unit_s=unit_s, ports=ports) as stack, running_shop(stack, shop_url):
             await stack.control("PUT", "channel", "/control/faults", {"lost": lost})
             password = await add_demo_operator(stack)
-            click.echo(_addresses(stack, shop_url, password, unit_s, lost))
+            click.echo(_text(stack, shop_url, password, unit_s, lost))
             await stop.wait()
             progress.write("Stopping all processes")
+
+
+def stop_at_signals() -> asyncio.Event:
+    """An event that Ctrl-C or SIGTERM sets from now on, in place of ending this process."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    return stop
 
 
 def shop_stack(directory: Path, shop_url: str, **options: Any) -> Stack:
@@ -123,17 +129,23 @@ async def running_shop(stack: Stack, url: str) -> AsyncIterator[None]:
         await shop.stop(5.0)
 
 
-def _addresses(stack: Stack, shop_url: str, password: str, unit_s: float, lost: float) -> str:
-    return f"""
-  shop                 {shop_url}        (begin here: choose, pay, lose the callback, come back)
-  API                  {stack.api_url}        (documented at /docs)
+def addresses(stack: Stack, password: str) -> str:
+    """The addresses of a running stack with a console, for a person at this machine."""
+    return f"""\
   console              {stack.api_url}/ops    (sign in as {OPERATOR} with {password} once, then choose your own)
+  API                  {stack.api_url}        (documented at /docs)
   API key              {stack.api_key}
   notification secret  {stack.notify_secret}
   merchant's effects   {stack.merchant_url}/control/effects
   channel's ledger     {stack.channel_url}/control/ledger
   channel's faults     {stack.channel_url}/control/faults        (PUT changes them)
-  logs                 {stack.directory}
+  logs                 {stack.directory}"""
+
+
+def _text(stack: Stack, shop_url: str, password: str, unit_s: float, lost: float) -> str:
+    return f"""
+  shop                 {shop_url}        (begin here: choose, pay, lose the callback, come back)
+{addresses(stack, password)}
 
 A minute lasts {unit_s:g} s; {lost:.0%} of the callbacks are lost, and a switch in the shop changes that.
 The accounts are {", ".join(CURRENCIES)}, each paid on the page of its simulated channel.

@@ -38,7 +38,7 @@ async def test_up_opens_a_shop_and_ends_with_ctrl_c(tmp_path: Path) -> None:
             assert "Place the order" in (await shop.get("/")).text
             placed = await shop.post("/orders", data={"product": "tea", "account": "alipay"})
             assert placed.headers["location"].startswith(f"{others[0]}/o/"), "the order's page is nodrop's"
-        await _sign_in(others[0], process.output())
+        await sign_in(others[0], process.output())
         process.send(SIGINT)
         assert await process.wait() == 0
     async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
@@ -47,7 +47,7 @@ async def test_up_opens_a_shop_and_ends_with_ctrl_c(tmp_path: Path) -> None:
                 await client.get(url)
 
 
-async def _sign_in(url: str, output: str) -> None:
+async def sign_in(url: str, output: str) -> None:
     """Sign in to the console with the printed password, which leads to the page that changes it."""
     [name, password] = re.findall(r"/ops +\(sign in as (\w+) with (\S+) once", output)[0]
     async with httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS, timeout=60) as browser:

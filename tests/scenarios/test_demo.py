@@ -2,43 +2,77 @@
 
 import asyncio
 import os
+import re
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from signal import SIGINT
 
+import httpx
 import msgspec
+import pytest
 
 from demo.report import Report
+from demo.service import NO_TLS
+from tests.demo.test_up import sign_in
+from tests.servers import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 
+Visitor = Callable[[str], Awaitable[None]]
+"""Comes while the demo is kept running, with what it has printed for people."""
 
-async def demo(tmp_path: Path, *options: str, **env: str) -> tuple[int | None, Report]:
-    """Run the demo; return its exit code and its report."""
-    with (tmp_path / "progress.txt").open("wb") as progress:
+
+async def demo(tmp_path: Path, visitor: Visitor | None, *options: str, **env: str) -> tuple[int | None, Report]:
+    """Run the demo; return its exit code and its report. With a visitor it is kept until that has left."""
+    printed = tmp_path / "progress.txt"
+    kept = () if visitor is None else ("--keep",)
+    with printed.open("wb") as progress:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli", "demo", "--orders", "60", "--json", *options),
+            *(sys.executable, "-m", "cli", "demo", "--orders", "60", "--json", *options, *kept),
             cwd=ROOT,
             env={**os.environ, **env},
             stdout=asyncio.subprocess.PIPE,
             stderr=progress,
         )
-        output, _ = await process.communicate()
+        try:
+            if visitor is not None:
+                await eventually(
+                    lambda: process.returncode is not None or re.search(r"^ +logs ", printed.read_text(), re.MULTILINE)
+                )
+                await visitor(printed.read_text())
+                process.send_signal(SIGINT)
+            output, _ = await process.communicate()
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
     return process.returncode, msgspec.json.decode(output, type=Report)
 
 
-async def test_the_demo_loses_nothing_and_says_so(tmp_path: Path) -> None:
-    code, report = await demo(tmp_path, "--seed", "11")
+async def test_the_demo_loses_nothing_and_says_so_and_its_console_is_there_until_ctrl_c(tmp_path: Path) -> None:
+    urls: list[str] = []
+
+    async def visit(printed: str) -> None:
+        urls.extend(re.findall(r"http://127\.0\.0\.1:[0-9]+", printed))
+        await sign_in(urls[0], printed)
+
+    code, report = await demo(tmp_path, visit, "--seed", "11")
 
     assert (code, report.lost, report.false, report.violations, report.still_open) == (0, 0, 0, (), ())
     assert report.placed == 60
     assert len(report.chaos) == 3
     assert report.callback_only_lost > 0, "with 40 % of the callbacks lost, waiting for them must lose orders"
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+        for url in urls:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(url)
 
 
 async def test_queries_alone_make_every_order_definite(tmp_path: Path) -> None:
     """No callback arrives, closed payments get money, the merchant refunds in the console, and no statement is read."""
     env = {"SETTLES_AFTER_CLOSE": "1", "LOST": "1", "REFUNDED_IN_CONSOLE": "0.4", "RECONCILE_AT": "off", "SEED": "12"}
-    code, report = await demo(tmp_path, "--no-chaos", **env)
+    code, report = await demo(tmp_path, None, "--no-chaos", **env)
 
     assert (code, report.lost, report.false, report.violations, report.still_open) == (0, 0, 0, (), ())
     assert report.repaired_by["reconciliation"] == 0

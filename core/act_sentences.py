@@ -37,6 +37,8 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "refund.too_much": "So much is not left: {left} can still go back.",
         "refund.too_many": "A payment has at most {limit} refunds.",
         "refund.no_account": "The account {account} is not there or does not open, so its channel cannot be asked.",
+        "refund.other_world": "The account {account} has changed between test and real money since the payment was"
+        " made, so its channel does not know the payment.",
         "refund.wrong_amount": "The channel takes no such amount: {detail}.",
         "refund.was_declined": "{by} has declined the refund with this key: take another key to ask again.",
         "refund.has_expired": "Nobody approved the refund with this key in time: take another key to ask again.",

@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     STARTED = "started"
     SAME = "same"
     OTHER_TERMS = "other_terms"
+    OTHER_WORLD = "other_world"
     REUSED = "reused"
     UNCLEAR = "unclear"
     HANDED_OFF = "handed_off"

@@ -396,6 +396,10 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
         worlds = {payment.live for payment in (self.payments if paid_by is None else (paid_by,))}
         return worlds.pop() if len(worlds) == 1 else None
 
+    def is_other_world(self, live: bool | None) -> bool:  # noqa: FBT001 - as `Payment.live`
+        """Whether a payment of real money would come to one of test money here, or the reverse."""
+        return live is not None and any(payment.live not in (None, live) for payment in self.payments)
+
     def disputes_of(self, key: PaymentKey) -> tuple[Dispute, ...]:
         return tuple(dispute for dispute in self.disputes if dispute.key == key)
 

@@ -21,7 +21,7 @@ from core.order import OWN_NUMBER, OrderState, Origin, Payment, PaymentStatus
 from core.previews import attach_preview, evidence_line
 from flows.ask import query_now
 from flows.channel_call import Deferred, call_channel
-from flows.choice import world_of
+from flows.choice import is_other_world
 from flows.commit import commit_decision
 from flows.watched import is_named_beside
 from runtime.accounts import Account
@@ -190,7 +190,7 @@ async def _preview(resources: Resources, state: OrderState, lookup: Lookup) -> P
         account=lookup.account,
         number=lookup.number,
         origin=lookup.origin,
-        is_other_world=await world_of(resources, state) not in (None, account.config.live),
+        is_other_world=await is_other_world(resources, state, account),
         policy=account.rules.late_policy,
         known=lookup.known,
         is_known_beside=lookup.is_known_beside,

@@ -9,8 +9,11 @@ from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
+from channels.base import Create
 from channels.transport import CALLING, Calling, was_answered
 from core.admission import CallKind, Urgency, Wait
+from core.errors import ChannelUnavailable
+from core.order import Payment
 from core.rollups import CALL_BOUNDS_S, Tally
 from runtime.accounts import Account
 from runtime.metrics import RESULTS, call_seconds_of, calls_of, deferred_of
@@ -43,8 +46,12 @@ async def call_channel(
 
     Raises:
         ChannelError, InvalidRequest: as the adapter raised it.
+        ChannelUnavailable: the account has changed its world since the payment was made. Its channel does not know the
+            payment, which proves nothing.
     """
     name = account.config.name
+    if any(_is_other_world(arg, account) for arg in args):
+        raise ChannelUnavailable("other_world")
     # A callback is believed only after queries of its own payment: a breaker that others have opened answers none.
     past_breaker = kind is CallKind.QUERY and urgency is Urgency.FRESH and account.trusts_when_unanswered
     admitted = await resources.admission.admit(
@@ -84,3 +91,8 @@ async def call_channel(
             if not answered:
                 tallies[Tally("account", name, "calls_unanswered")] += 1
         await resources.admission.report(name, kind, answered=answered, reservation=reservation)
+
+
+def _is_other_world(arg: object, account: Account) -> bool:
+    payment = arg.payment if isinstance(arg, Create) else arg
+    return isinstance(payment, Payment) and payment.live not in (None, account.config.live)

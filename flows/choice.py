@@ -8,6 +8,7 @@ from core import paying
 from core.errors import InvalidRequest, UnknownAccount
 from core.order import OrderState
 from core.paying import Device, Way
+from runtime.accounts import Account
 from runtime.resources import Resources
 
 
@@ -37,8 +38,15 @@ async def ways_to_pay(resources: Resources, state: OrderState, device: Device) -
             account = await resources.accounts.get_enabled(name)
         except UnknownAccount:  # switched off or removed since the order was placed
             continue
-        enabled.append((name, account.config.channel))
+        if not state.is_other_world(account.config.live):
+            enabled.append((name, account.config.channel))
     return paying.ways(enabled, device, has_openid=paying.openid_of(state) is not None)
+
+
+async def is_other_world(resources: Resources, state: OrderState, account: Account) -> bool:
+    """Whether the order is about real money and the account about test money, or the other way round."""
+    live = account.config.live
+    return state.is_other_world(live) or await world_of(resources, state) not in (None, live)
 
 
 async def is_test_money(resources: Resources, state: OrderState) -> bool:

@@ -36,7 +36,7 @@ from core.order import OrderState, Origin, PaymentKey
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.capture import capture_if_due
 from flows.checkout import create_checkout, renew_checkout
-from flows.choice import check_choice
+from flows.choice import check_choice, is_other_world
 from flows.close import close_payment
 from flows.commit import commit_decision, commit_new
 from runtime.accounts import Account
@@ -121,13 +121,16 @@ async def start_payment(resources: Resources, order_no: str, payment: PaymentReq
         NotFound, OrderPaid, OrderClosed: the order cannot be paid this way.
         PaymentUnclear: an earlier payment may have the money, and its channel gives no clear result; or its checkout
             has ended, and it can still be paid.
-        InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment.
+        InvalidRequest, UnknownAccount, NumberTaken, PaymentRefused: about the payment; one that moves test money is
+            not started for an order about real money, nor the reverse.
     """
     account = await resources.accounts.get_enabled(payment.account)
     state = await find_state(resources.db, order_no)
     if state is None:
         raise NotFound(f"order {order_no}")
     terms = _terms(payment, account, state.now)
+    if not state.order.is_resolved and await is_other_world(resources, state, account):
+        raise _other_world(terms)
     await _check_watch(resources, terms)
     return await _start(resources, state, account, terms, payment.urgency)
 
@@ -140,7 +143,7 @@ async def _start(
     """
     unclear, queried = await _query_earlier(resources, state, urgency)
     decide = partial(lifecycle.start_payment, terms=terms, rules=account.rules, unclear=unclear, queried=queried)
-    committed = await _commit_start(resources, state.order.order_no, decide)
+    committed = await _commit_start(resources, state.order.order_no, terms, decide)
     if committed.decision.outcome is Outcome.CHECKOUT_ENDED and committed.state is not None:
         [key] = committed.decision.close
         ended = committed.state.payment(key)
@@ -149,7 +152,7 @@ async def _start(
         if renewed is not None:
             return Placed(state=renewed, outcome=Outcome.REUSED)
         await close_payment(resources, account, ended)
-        committed = await _commit_start(resources, state.order.order_no, decide)
+        committed = await _commit_start(resources, state.order.order_no, terms, decide)
     if committed.decision.outcome is Outcome.CHECKOUT_ENDED or committed.state_after is None:
         raise PaymentUnclear(f"order {state.order.order_no} has a payment that can still be paid, without a checkout")
     after = await create_checkout(resources, committed.state_after, account, terms, urgency)
@@ -164,7 +167,9 @@ async def _restart(resources: Resources, state: OrderState, account: Account, te
         return await find_state(resources.db, state.order.order_no) or state
 
 
-async def _commit_start(resources: Resources, order_no: str, decide: Callable[[OrderState], Decision]) -> Committed:
+async def _commit_start(
+    resources: Resources, order_no: str, terms: PaymentTerms, decide: Callable[[OrderState], Decision]
+) -> Committed:
     """Commit the decision. Raises as `start_payment`."""
     committed = await commit_decision(resources, order_no, decide)
     match committed.decision.outcome:
@@ -172,9 +177,16 @@ async def _commit_start(resources: Resources, order_no: str, decide: Callable[[O
             raise OrderPaid(f"order {order_no} is paid")
         case Outcome.ALREADY_CLOSED:
             raise OrderClosed(f"order {order_no} has ended")
+        case Outcome.OTHER_WORLD:
+            raise _other_world(terms)
         case Outcome.UNCLEAR:
             raise PaymentUnclear(f"order {order_no} has a payment that may have been paid")
     return committed
+
+
+def _other_world(terms: PaymentTerms) -> InvalidRequest:
+    kinds = ("real", "test") if terms.live else ("test", "real")
+    return InvalidRequest("account: it moves {} money, and the order is about {} money".format(*kinds))
 
 
 async def _query_earlier(

@@ -87,7 +87,7 @@ async def request_refund(
     state, payment = await _find(resources, wish.order_no, wish.out_trade_no)
     request = replace(_request(resources, wish, payment, by=by), reason=reason, expected_version=expected_version)
     if known_refund(state, request) is None:
-        await _check_amount(resources, state, payment, request)
+        await _check_channel(resources, state, payment, request)
     return await _commit(resources, state, payment, request)
 
 
@@ -117,6 +117,7 @@ async def approve_refund(resources: Resources, approval_id: int, *, by: str, rea
         obstacle = refund_obstacle(state, payment.key, request.amount)
         if obstacle is not None and known_refund(state, request) is None:
             raise NotPossible(refund_refusal(state, payment, obstacle))
+        await _check_channel(resources, state, payment, request)
         await _decide(resources, approval, "approved", by=by, reason=reason)
     requested = await _commit(resources, state, payment, request)
     if requested.refund is not None:
@@ -170,35 +171,39 @@ def _request(resources: Resources, wish: RefundWish, payment: Payment, *, by: st
 
 
 async def _preview(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> Preview:
+    fault = await _channel_fault(resources, state, payment, request)
+    if fault is not None and fault.key != "refund.wrong_amount":
+        return Preview(lines=(), refusal=fault, version=state.order.version)
+    return refund_preview(state, request, wrong_amount="" if fault is None else str(fault.figures["detail"]))
+
+
+async def _channel_fault(
+    resources: Resources, state: OrderState, payment: Payment, request: RefundRequest
+) -> Line | None:
+    """The reason why the channel cannot be asked for this refund, or takes no such amount; None: it is not known
+    beforehand.
+    """
     try:
-        wrong = await _amount_fault(resources, state, payment, request)
+        account = await resources.accounts.get(payment.channel_account)
     except UnknownAccount:
-        refusal = Line("refund.no_account", {"account": payment.channel_account})
-        return Preview(lines=(), refusal=refusal, version=state.order.version)
-    return refund_preview(state, request, wrong_amount=wrong)
-
-
-async def _amount_fault(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> str:
-    """The reason why the channel takes no refund of this amount; empty: it does, or does not say so beforehand."""
-    account = await resources.accounts.get(payment.channel_account)
+        return Line("refund.no_account", {"account": payment.channel_account})
+    if payment.live not in (None, account.config.live):
+        return Line("refund.other_world", {"account": payment.channel_account})
     amount = request.amount or refundable_amount(state, payment) or 0
     if not isinstance(account.channel, LimitsRefunds):
-        return ""
+        return None
     try:
         account.channel.check_refund(amount, payment.currency)
     except InvalidRequest as error:
-        return error.detail
-    return ""
+        return Line("refund.wrong_amount", {"detail": error.detail})
+    return None
 
 
-async def _check_amount(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> None:
-    """Raises NotPossible: the account cannot be called, or its channel takes no such amount."""
-    try:
-        wrong = await _amount_fault(resources, state, payment, request)
-    except UnknownAccount:
-        raise NotPossible(Line("refund.no_account", {"account": payment.channel_account})) from None
-    if wrong:
-        raise NotPossible(Line("refund.wrong_amount", {"detail": wrong}))
+async def _check_channel(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> None:
+    """Raises NotPossible: the account cannot be called about this payment, or its channel takes no such amount."""
+    fault = await _channel_fault(resources, state, payment, request)
+    if fault is not None:
+        raise NotPossible(fault)
 
 
 async def _commit(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> RequestedRefund:

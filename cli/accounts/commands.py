@@ -13,7 +13,7 @@ from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
 from core.order import ACCOUNT_NAME
-from storage.postgres.accounts import AccountRow, list_accounts, put_account, reseal_accounts
+from storage.postgres.accounts import AccountRow, find_used_world, list_accounts, put_account, reseal_accounts
 from storage.postgres.callback_bodies import Resealed, reseal_callbacks
 from storage.postgres.database import Database
 from storage.postgres.notify_secrets import reseal_secrets
@@ -223,6 +223,7 @@ async def _put(db: Database, sealer: Sealer, account: AccountConfig, *, replace:
     existing = next((row for row in await list_accounts(db) if row.name == account.name), None)
     if existing is not None:
         _check_replaceable(existing, account, replace=replace)
+        _check_world(account, await find_used_world(db, account.name))
     is_new = await put_account(db, sealer, account)
     siblings = await find_siblings(db, sealer, account)
     return is_new, [sibling_warning(siblings)] if siblings else []
@@ -241,6 +242,22 @@ def _check_replaceable(existing: AccountRow, account: AccountConfig, *, replace:
             f"{account.name} is an account at {existing.channel}, and its payments are there: "
             f"add the one at {account.channel} under another name"
         )
+
+
+def _check_world(account: AccountConfig, used: str | None) -> None:
+    """Check that payments of test money do not come to an account of real money, nor the reverse. `used`: the world in
+    which the account has payments.
+
+    Raises:
+        Stop: says what to do instead.
+    """
+    kind = "live" if account.live else "test"
+    if used is None or kind in used.split():
+        return
+    raise Stop(
+        f"{account.name} has payments in the world {used!r}, where they are queried and refunded: "
+        f"add the {kind} account under another name"
+    )
 
 
 def _switch(name: str, reason: str, *, enabled: bool, dry_run: bool, as_json: bool) -> bool:

@@ -21,7 +21,7 @@ def on_attached(
     """
     if any(row.key == (terms.account, terms.out_trade_no) for row in state.payments):
         return Decision(outcome=Outcome.NOTHING_NEW)
-    if expected_version not in (None, state.order.version) or state.live not in (None, terms.live):
+    if expected_version not in (None, state.order.version) or state.is_other_world(terms.live):
         return Decision(outcome=Outcome.MOVED)
     payment = new_payment(state.order, terms, 1 + len(state.payments), state.now)
     status = OrderStatus.PAYING if state.order.status is OrderStatus.CREATED else state.order.status

@@ -110,6 +110,8 @@ def start_payment(
     """Start another payment. The flow has queried the earlier ones: `unclear` are those without a clear result,
     `queried` the others. One that was started meanwhile is in neither, and may be paid: the version shows it here.
 
+    Test money pays no order that real money is on its way to, nor the reverse: nothing is started.
+
     Nobody pays twice: paid → nothing is started; unclear, or captured meanwhile → refused; same account and method →
     the open payment is used again. If its checkout has ended, or is another payer's, the decision names it in `close`:
     a new number must wait until it is definite. One that takes money only on our capture is given up instead, with
@@ -120,6 +122,8 @@ def start_payment(
         return Decision(outcome=Outcome.ALREADY_PAID)
     if order.status is OrderStatus.CLOSED or state.now >= order.expires_at:
         return Decision(outcome=Outcome.ALREADY_CLOSED)
+    if state.is_other_world(terms.live):
+        return Decision(outcome=Outcome.OTHER_WORLD)
     same = open_payment(state, terms)
     if same is not None and not is_checkout_over(same, terms.payer, state.now):
         return Decision(outcome=Outcome.REUSED, change=handed_again(state, same.key, Outcome.REUSED, Source.API))

@@ -33,6 +33,10 @@ SELECT (SELECT count(*) FROM (SELECT FROM pending WHERE channel_account = $1 LIM
        (SELECT count(*) FROM (SELECT FROM refunds
                                WHERE status IN ('requested', 'processing') AND due_at > '-infinity'
                                  AND channel_account = $1 LIMIT $2) AS r) AS refunds"""
+# An account with a payment cannot change its world: its payments are where they were made.
+_USED_WORLD = """
+SELECT world FROM accounts a
+ WHERE a.name = $1 AND EXISTS (SELECT FROM payments p WHERE p.channel_account = a.name)"""
 _ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
 
 
@@ -125,6 +129,12 @@ async def count_open_work(db: Database, name: str, *, limit: int) -> OpenWork:
     row = await db.fetchrow(_OPEN_WORK, name, limit)
     assert row is not None, "sums are one row"
     return OpenWork(**dict(row))
+
+
+async def find_used_world(db: Database, name: str) -> str | None:
+    """The world of an account that has payments; None: it has none, or its world is not known."""
+    world: str | None = await db.fetchval(_USED_WORLD, name)
+    return world
 
 
 async def find_names_beside(db: Database, name: str) -> list[str]:

@@ -580,3 +580,23 @@ async def test_the_world_of_an_account_is_said(nodrop: Nodrop, file: Path) -> No
     ran = await nodrop("accounts", "check", "main", "--from", str(file), "--json")
     (row,) = [row for row in ran.json if row["what"] == "live"]
     assert row["says"].startswith("test: no real money, at http://127.0.0.1:")
+
+
+async def test_an_account_with_payments_keeps_its_world(nodrop: Nodrop, resources: Resources, file: Path) -> None:
+    """Its payments are asked about and refunded where they were made."""
+    add = ("accounts", "add", "main", "--replace", "--from", str(file))
+    assert (await nodrop(*add)).code == 0
+    await resources.db.execute("UPDATE accounts SET world = 'sandbox live'")
+    assert (await nodrop(*add)).code == 0
+    await resources.db.execute(
+        """WITH o AS (INSERT INTO orders (order_no, amount, currency, subject, status, version, page_token, created_at,
+                                          expires_at)
+                      VALUES ('A-1', 1, 'CNY', 'Tea', 'paying', 1, 'token', now(), now()) RETURNING order_no)
+           INSERT INTO payments (channel_account, out_trade_no, order_no, attempt_no, method, origin, amount, currency,
+                                 status, payable_until, created_at, live)
+           SELECT 'main', 'number-1', order_no, 1, '', 'ours', 1, 'CNY', 'open', now(), now(), true FROM o"""
+    )
+    refused = await nodrop(*add)
+    assert (refused.code, "add the test account under another name" in refused.line) == (1, True)
+    await resources.db.execute("UPDATE accounts SET world = 'sandbox test 127.0.0.1:9'")
+    assert (await nodrop(*add)).code == 0

@@ -298,6 +298,22 @@ def test_no_payment_starts_while_an_earlier_one_is_unclear() -> None:
     assert start_payment(state, ALIPAY_TERMS, RULES, unclear=(WECHAT,)) == Decision(outcome=Outcome.UNCLEAR)
 
 
+@pytest.mark.parametrize("is_live", [True, False])
+def test_test_money_and_real_money_pay_no_order_together(is_live: bool) -> None:
+    """Also while nothing is open any more: money of the first payment may still come late."""
+    for status in (PaymentStatus.OPEN, PaymentStatus.CLOSED):
+        state = a_state(an_order(), a_payment(WECHAT, status=status, live=is_live))
+        other, same = replace(ALIPAY_TERMS, live=not is_live), replace(ALIPAY_TERMS, live=is_live)
+        assert start_payment(state, other, RULES) == Decision(outcome=Outcome.OTHER_WORLD)
+        assert start_payment(state, same, RULES).outcome is Outcome.STARTED
+
+
+@pytest.mark.parametrize(("before", "new"), [(None, True), (False, None)])
+def test_a_world_that_is_not_known_refuses_nothing(before: bool | None, new: bool | None) -> None:
+    state = a_state(an_order(), a_payment(WECHAT, live=before))
+    assert start_payment(state, replace(ALIPAY_TERMS, live=new), RULES).outcome is Outcome.STARTED
+
+
 def test_a_payment_that_closed_after_an_unclear_query_blocks_nothing() -> None:
     """After a conflict the decision uses fresh state, and the query is older than that state."""
     state = a_state(an_order(), a_payment(WECHAT, status=PaymentStatus.CLOSED))

@@ -187,7 +187,16 @@ def test_a_kind_of_a_later_release_is_shown_by_its_word() -> None:
 def test_every_kind_that_the_door_writes_has_a_sentence() -> None:
     """Outcomes that are never an event's are named here."""
     never = {
-        *("other_terms", "still_open", "unknown_payment", "nothing_new", "not_yet", "stale", "already_paid"),
+        *(
+            "other_terms",
+            "other_world",
+            "still_open",
+            "unknown_payment",
+            "nothing_new",
+            "not_yet",
+            "stale",
+            "already_paid",
+        ),
         *(
             "already_closed",
             "not_refundable",

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from core.deliveries import endpoint_of
 from core.money import decimal_text
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PaymentKey, PaymentStatus, Pending, PendingKind
 from core.order_facts import LeaseFact, NotificationFact, OrderFacts, RefundWork
@@ -214,7 +215,7 @@ def _delivery_steps(facts: OrderFacts) -> Iterator[Step]:
             "attempt": str(row.attempt),
             "type": row.type,
             "status": row.last_status or "-",
-            "url": row.url,
+            "url": endpoint_of(row.url),
             "process": "-",
         }
         if row.is_dead or (row.is_open and row.is_paused):

@@ -21,7 +21,7 @@ class Role(StrEnum):
     """The rights of an operator, each with those before it."""
 
     VIEWER = "viewer"
-    """Reads everything but raw bodies."""
+    """Reads figures and states, and texts without what names a payer: `core.sight`."""
 
     OPERATOR = "operator"
     """Also acts on orders, cases, notifications and accounts, and agrees to a refund of somebody else."""

@@ -19,6 +19,7 @@ from core.closing import Closing, StatementState
 from core.errors import InvalidRequest, NotFound, UnknownAccount
 from core.money import decimal_text
 from core.reconciliation import Finding
+from core.sight import Sight
 from flows import closings
 from flows.closings import Day
 from flows.reconcile.requested import confirm, request_fetched, upload
@@ -81,7 +82,7 @@ async def download(context: Context, visit: Visit) -> Reply:
     """The newest thousand days of the choice, a row for each currency. Amounts are decimal."""
     await visit.record("days.csv", "", dict(visit.query))
     days = await _listed(context.resources, visit.read_query(Query), ROWS_PER_FILE)
-    return csv_reply("days", _HEADER, [row for day in days for row in _csv_rows(day)])
+    return csv_reply("days", _HEADER, [row for day in days for row in _csv_rows(day, visit.sight)])
 
 
 async def show_one(context: Context, visit: Visit) -> Reply:
@@ -211,7 +212,7 @@ _HEADER = (
 )
 
 
-def _csv_rows(day: Day) -> list[tuple[object, ...]]:
+def _csv_rows(day: Day, sight: Sight) -> list[tuple[object, ...]]:
     closing = day.closing
     rows: list[tuple[object, ...]] = []
     for line in closing.lines:
@@ -239,22 +240,29 @@ def _csv_rows(day: Day) -> list[tuple[object, ...]]:
                 _decimal(line.net, currency),
                 closing.statement.value,
                 *of_statement,
-                *_end(closing),
+                *_end(closing, sight),
             )
         )
     if not rows:
         rows.append(
-            (day.day.isoformat(), closing.account, *[None] * 9, closing.statement.value, *[None] * 4, *_end(closing))
+            (
+                day.day.isoformat(),
+                closing.account,
+                *[None] * 9,
+                closing.statement.value,
+                *[None] * 4,
+                *_end(closing, sight),
+            )
         )
     return rows
 
 
-def _end(closing: Closing) -> tuple[object, ...]:
+def _end(closing: Closing, sight: Sight) -> tuple[object, ...]:
     signed = closing.sign_off
     counts = (closing.open_differences, closing.resolved_differences)
     if signed is None:
         return (*counts, None, None, None, None)
-    return (*counts, signed.at, signed.by, "yes" if closing.is_changed else "no", signed.note)
+    return (*counts, signed.at, signed.by, "yes" if closing.is_changed else "no", sight.text(signed.note))
 
 
 def _decimal(amount: int, currency: str) -> Decimal:

@@ -13,7 +13,6 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
 from core.errors import NotPossible
-from core.operators import Role
 from flows.endpoints import (
     check_endpoint,
     find_served,
@@ -85,7 +84,6 @@ async def _page(context: Context, visit: Visit, endpoint: str, *, status: int = 
         preview=await look(context.resources, name),
         lists=lists,
         kinds=KINDS,
-        is_trusted=visit.role.may(Role.OPERATOR),
         has_changed=status != 200,  # noqa: PLR2004 - the page as it is
     )
 

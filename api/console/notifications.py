@@ -17,7 +17,6 @@ from api.http.response import Reply
 from core.acts import Preview
 from core.deliveries import NotificationState, endpoint_of
 from core.errors import InvalidRequest, NotPossible, PreviewOutdated
-from core.operators import Role
 from core.order import ORDER_NO
 from core.resending import preview_one
 from flows.resend import get_notification, preview_resend_many, resend_many, resend_notification
@@ -158,8 +157,7 @@ async def _many_page(context: Context, visit: Visit, many: Many, *, status: int 
 
 
 async def _page(visit: Visit, row: NotificationRow, preview: Preview, *, status: int = 200) -> Reply:
-    is_trusted = visit.role.may(Role.OPERATOR)
-    body = await find_body(visit.db, row.id) if is_trusted else b""
+    body = await find_body(visit.db, row.id) if visit.sight.is_whole else b""
     return render(
         visit,
         "notifications/one.html",
@@ -168,7 +166,6 @@ async def _page(visit: Visit, row: NotificationRow, preview: Preview, *, status:
         row=row,
         kind=KINDS[row.state],
         text=_pretty(body),
-        is_trusted=is_trusted,
         preview=preview,
         has_changed=status != 200,  # noqa: PLR2004 - the page as it is
     )

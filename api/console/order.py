@@ -36,7 +36,7 @@ async def show(context: Context, visit: Visit) -> Reply:
         title=visit.language.texts["order.title"].format(order_no=order.order_no),
         tag=_tag(facts),
         acts=order_acts(facts.state),
-        page_link=f"{context.resources.settings.public_url.rstrip('/')}/o/{order.page_token}",
+        page_link=_page_link(context, order.page_token) if visit.sight.is_whole else "",
         **_values(facts, visit),
     )
 
@@ -49,6 +49,10 @@ async def show_live(_context: Context, visit: Visit) -> Reply:
         return Response(status=HTTPStatus.NOT_MODIFIED, headers=(("etag", tag), ("cache-control", "no-store")))
     shown = fragment(visit, "order/parts.html", **_values(facts, visit))
     return replace(shown, headers=(*shown.headers, ("etag", tag)))
+
+
+def _page_link(context: Context, token: str) -> str:
+    return f"{context.resources.settings.public_url.rstrip('/')}/o/{token}"
 
 
 async def _facts(visit: Visit) -> OrderFacts:
@@ -68,7 +72,7 @@ def _tag(facts: OrderFacts) -> str:
 
 def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
     """The names of the templates."""
-    state, language = facts.state, visit.lang
+    state, language, sight = facts.state, visit.lang, visit.sight
     words = {
         key.removeprefix("reason."): text for key, text in visit.language.texts.items() if key.startswith("reason.")
     }
@@ -78,9 +82,9 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
         "order": state.order,
         "page_status": public_status(state.order, state.payments, state.disputes),
         "sums": _sums(state),
-        "steps": [(step, tell_next(_in_words(step, words), language)) for step in next_steps(facts)],
+        "steps": [(step, sight.text(tell_next(_in_words(step, words), language))) for step in next_steps(facts)],
         "entries": [
-            (entry, tell(_in_words(entry, words), language), who(entry, language), details_of(entry))
+            (entry, sight.text(tell(_in_words(entry, words), language)), who(entry, language), details_of(entry))
             for entry in story_of(facts)
         ],
         "withheld": {

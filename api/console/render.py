@@ -120,6 +120,7 @@ def _environment() -> Environment:
         "instant": instant,
         "money": money,
         "number": number,
+        "seen": seen,
         "share": share,
         "until": until,
     }
@@ -211,6 +212,12 @@ def money(names: Names, amount: int, currency: str) -> str:
 def _money(reader: Reader, amount: int, currency: str) -> str:
     shown = shown_amount(abs(amount), currency, texts.money_language(reader.lang))
     return f"\u2212{shown}" if amount < 0 else shown
+
+
+@pass_context
+def seen(names: Names, text: str | None) -> str:
+    """A text of a stranger, the merchant or a person, as this reader may see it. Nothing: "–"."""
+    return _reader(names).sight.text(text) if text else "–"
 
 
 def number(value: float) -> str:

@@ -23,6 +23,7 @@ from api.http.response import Response
 from api.pages.texts import Language
 from core.acts import check_reason
 from core.operators import Role
+from core.sight import NARROW, Sight, sight_of
 from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.database import Database
 from storage.postgres.sessions import Session
@@ -65,6 +66,11 @@ class Reader:
     def language(self) -> Language:
         return texts.LANGUAGES[self.lang]
 
+    @property
+    def sight(self) -> Sight:
+        """Sight of texts that can name a payer."""
+        return NARROW
+
 
 @dataclass(slots=True, kw_only=True)
 class Visit(Reader):
@@ -85,6 +91,10 @@ class Visit(Reader):
     @property
     def role(self) -> Role:
         return self.session.role
+
+    @property
+    def sight(self) -> Sight:
+        return sight_of(self.session.role)
 
     @property
     def params(self) -> Mapping[str, str]:

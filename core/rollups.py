@@ -27,6 +27,11 @@ Figures = Mapping[str, int]
 """Sums by key; a key that is not there is 0."""
 
 
+COUNTED = frozenset(
+    ("calls", "calls_unanswered", "call_s", "held", "callbacks_refused", "tries", "tries_failed", "try_s")
+)
+"""The keys, before their colon, of what processes count and no table has."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,7 +57,12 @@ KEEP_S: Mapping[Step, int] = MappingProxyType(
 """Age at which buckets are deleted: those of five minutes two hours after the last moment at which they are read."""
 
 COMPUTED_S = 48 * Step.HOUR
-"""Age of the oldest bucket that is computed, should no worker have run or should it be the first run of all."""
+"""Age of the oldest bucket of five minutes that is computed: from the begin of its hour on, so that no hour is a part.
+"""
+
+FILLED_DAYS = 98
+"""Days back in which an hour that was never computed, or not after its end, is filled from the tables: hours are kept
+longer, so the day that they are summed into is whole."""
 
 FINER: Mapping[Step, Step] = MappingProxyType({Step.HOUR: Step.MINUTES, Step.DAY: Step.HOUR})
 """The buckets that one of this length is the sum of."""
@@ -119,8 +129,32 @@ def due_buckets(computed: Mapping[datetime, datetime], now: datetime) -> list[da
     """
     current = bucket_of(now, Step.MINUTES)
     step = timedelta(seconds=Step.MINUTES)
-    starts = (current - number * step for number in range(COMPUTED_S // Step.MINUTES))
+    starts = (current - number * step for number in range((current - first_of_minutes(now)) // step + 1))
     return [start for start in starts if start == current or _is_due(computed.get(start), start + step, now)]
+
+
+def first_of_minutes(now: datetime) -> datetime:
+    """The begin of the oldest bucket of five minutes that is computed, which is that of its hour."""
+    return bucket_of(now - timedelta(seconds=COMPUTED_S), Step.HOUR)
+
+
+def batch_of(due: Sequence[datetime], size: int) -> list[datetime]:
+    """The first `size` of the buckets that are due, newest first, and no part of an hour: all that is due of it is
+    summed into it at once. `size` is more than the buckets of an hour.
+    """
+    batch = list(due[:size])
+    if len(due) > size and (hour := bucket_of(due[size], Step.HOUR)) == bucket_of(batch[-1], Step.HOUR):
+        batch = [start for start in batch if bucket_of(start, Step.HOUR) != hour]
+    return batch
+
+
+def filled_since(now: datetime, first_order_at: datetime | None, *, kept_days: int) -> datetime:
+    """The begin of the first day that is filled. `kept_days`: rows of the tables may be deleted after so many. Before
+    the first order there is nothing to fill.
+    """
+    today = bucket_of(now, Step.DAY)
+    since = today - timedelta(days=max(0, min(FILLED_DAYS, kept_days - 1)))
+    return max(since, today if first_order_at is None else bucket_of(first_order_at, Step.DAY))
 
 
 def _is_due(computed_at: datetime | None, end: datetime, now: datetime) -> bool:
@@ -129,9 +163,25 @@ def _is_due(computed_at: datetime | None, end: datetime, now: datetime) -> bool:
     return any(computed_at < end + timedelta(seconds=after) <= now for after in (LATE_S, SETTLED_S))
 
 
-def touched(starts: Iterable[datetime], step: Step) -> list[datetime]:
-    """The longer buckets that these fall into, each once."""
-    return sorted({bucket_of(start, step) for start in starts})
+def hours_to_fill(computed: Mapping[datetime, datetime], since: datetime, now: datetime) -> list[datetime]:
+    """Hours from `since` on that have no five minutes any more and were never computed, or not after the last of their
+    callbacks: the newest first. `computed`: when each hour was computed last.
+    """
+    hour, first = timedelta(seconds=Step.HOUR), first_of_minutes(now)
+    starts = (first - number * hour for number in range(1, max(0, (first - since) // hour) + 1))
+    settled = hour + timedelta(seconds=SETTLED_S)
+    return [start for start in starts if start not in computed or computed[start] < start + settled]
+
+
+def stale(finer: Mapping[datetime, datetime], computed: Mapping[datetime, datetime], step: Step) -> list[datetime]:
+    """The longer buckets in which a shorter one was computed after they were: they are to be summed up again. Whoever
+    died between the two is made good for.
+    """
+    newest: dict[datetime, datetime] = {}
+    for start, computed_at in finer.items():
+        longer = bucket_of(start, step)
+        newest[longer] = max(computed_at, newest.get(longer, computed_at))
+    return sorted(start for start, at in newest.items() if start not in computed or computed[start] < at)
 
 
 def merged(several: Iterable[Figures]) -> dict[str, int]:

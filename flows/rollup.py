@@ -1,17 +1,30 @@
-"""Roll-ups: the buckets that are due are computed, and the longer ones that they fall into; and what this process
-counted is written down, to be a part of them.
+"""Roll-ups: the buckets that are due are computed, and the longer ones that they fall into; hours in which no worker
+ran are filled from what is kept; and what this process counted is written down, to be a part of them.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from secrets import token_hex
 
 import structlog
 
-from core.rollups import Step, Tally, due_buckets, new_counts, touched
+from core.rollups import (
+    Step,
+    Tally,
+    batch_of,
+    bucket_of,
+    due_buckets,
+    filled_since,
+    first_of_minutes,
+    hours_to_fill,
+    new_counts,
+    stale,
+)
 from runtime.resources import Resources, Tallies
 from storage.postgres import rollups
 from storage.postgres.database import Database
+from storage.postgres.orders import find_now
 
 INTERVAL_S = 60.0
 """Interval at which the current bucket is computed again, and at which each process writes what it counted."""
@@ -19,24 +32,48 @@ INTERVAL_S = 60.0
 BATCH = 48
 """Buckets of one run: four hours, when there were no workers for long."""
 
+FILL_BATCH = 24
+"""Hours of one run that are filled from the tables, when there were none for days."""
+
 log = structlog.get_logger()
 
 
 async def roll_up(resources: Resources) -> bool:
-    """Compute the buckets that are due, newest first. True: there are more, which are due at once."""
+    """Compute the buckets that are due, newest first, and then hours that are lacking. True: there are more, which are
+    due at once.
+    """
     db = resources.db
-    now, computed = await rollups.find_computed(db)
-    due = due_buckets(computed, now)
-    for start in due[:BATCH]:
+    now = await find_now(db)
+    fill_since = await _filled_since(resources, now)
+    since = min(fill_since, bucket_of(first_of_minutes(now), Step.DAY))
+    due = due_buckets(await rollups.find_computed(db, Step.MINUTES, first_of_minutes(now), now), now)
+    for start in (batch := batch_of(due, BATCH)):
         await rollups.compute(db, start)
-    for step in (Step.HOUR, Step.DAY):
-        for start in touched(due[:BATCH], step):
-            await rollups.sum_up(db, step, start)
-    if len(due) > BATCH:
-        log.info("rollups_behind", count=len(due) - BATCH)
+    minutes = await rollups.find_computed(db, Step.MINUTES, first_of_minutes(now), now)
+    hours = await rollups.find_computed(db, Step.HOUR, since, now)
+    for start in stale(minutes, hours, Step.HOUR):
+        await rollups.sum_up(db, Step.HOUR, start)
+    left = len(due) - len(batch)
+    if not left:
+        lacking = hours_to_fill(hours, fill_since, now)
+        for start in lacking[:FILL_BATCH]:
+            await rollups.fill_hour(db, start)
+        left = max(0, len(lacking) - FILL_BATCH)
+    hours = await rollups.find_computed(db, Step.HOUR, since, now)
+    for start in stale(hours, await rollups.find_computed(db, Step.DAY, since, now), Step.DAY):
+        await rollups.sum_up(db, Step.DAY, start)
+    if left:
+        log.info("rollups_behind", count=left)
         return True
     await rollups.delete_old(db)
     return False
+
+
+async def _filled_since(resources: Resources, now: datetime) -> datetime:
+    """The begin of the first day whose orders, callbacks and notifications are all kept."""
+    settings = resources.settings
+    kept_days = min(settings.callbacks_keep_days, settings.notifications_keep_days)
+    return filled_since(now, await rollups.find_first_order(resources.db), kept_days=kept_days)
 
 
 class TallyWriter:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from core.rollups import FINER, HEARD_S, KEEP_S, SETTLED_S, SPAN_BOUNDS_S, Scope, Step
+from core.rollups import COUNTED, FINER, HEARD_S, KEEP_S, SETTLED_S, SPAN_BOUNDS_S, Scope, Step
 from storage.postgres.database import Database, document
 
 ENDPOINTS_MAX = 50
@@ -33,14 +33,17 @@ class Rollup(msgspec.Struct, frozen=True, kw_only=True):
     figures: Mapping[str, int]
 
 
-_UNTIL = f"$1::timestamptz + interval '{Step.MINUTES} s'"
+FILL_TIMEOUT_S = 60.0
+"""An hour may have more orders than a statement of a request may take the time for."""
 
-_FIND_COMPUTED = f"""
-SELECT clock_timestamp() AS now,
-       ARRAY(SELECT at FROM rollups WHERE step = $1 AND scope = 'all' AND name = ''
-                AND at > clock_timestamp() - make_interval(secs => {KEEP_S[Step.MINUTES]}) ORDER BY at) AS starts,
-       ARRAY(SELECT computed_at FROM rollups WHERE step = $1 AND scope = 'all' AND name = ''
-                AND at > clock_timestamp() - make_interval(secs => {KEEP_S[Step.MINUTES]}) ORDER BY at) AS computed"""
+# By key: to walk the index would be to read every account and endpoint of every bucket.
+_FIND_COMPUTED = """
+SELECT array_agg(at ORDER BY at) AS starts, array_agg(computed_at ORDER BY at) AS computed
+  FROM generate_series($2::timestamptz, $3::timestamptz, make_interval(secs => $4::float8)) AS at
+ CROSS JOIN LATERAL (
+       SELECT computed_at FROM rollups
+        WHERE rollups.step = $1 AND rollups.at = at.at AND scope = 'all' AND name = '' LIMIT 1) AS row"""
+_FIRST_ORDER = "SELECT created_at FROM orders WHERE created_at >= '-infinity' ORDER BY created_at, order_no LIMIT 1"
 
 # The endpoints with the most, also of an hour and a day: its five minutes may have others each time.
 _KEPT = f"""ranked AS (
@@ -54,14 +57,31 @@ _KEPT = f"""ranked AS (
 )
 SELECT scope, name, jsonb_object_agg(key, value) AS figures FROM kept GROUP BY scope, name"""
 
+# What processes counted, of five minutes.
+_COUNTED = """
+    SELECT t.scope, t.name, f.key, f.value::bigint AS value
+      FROM tallies t, jsonb_each_text(t.figures) AS f
+     WHERE t.at >= $1::timestamptz AND t.at < {until}"""
+# Tallies go when the roll-ups have them. Of an hour that was computed in part, that part has some, and some may still
+# be there: whichever is more, for one of them may have the other in it.
+_COUNTED_BEFORE = f"""
+    SELECT scope, name, key, max(value) AS value
+      FROM (SELECT scope, name, key, sum(value)::bigint AS value FROM ({_COUNTED}) AS tallied GROUP BY 1, 2, 3
+            UNION ALL
+            SELECT r.scope, r.name, f.key, f.value::bigint
+              FROM rollups r, jsonb_each_text(r.figures) AS f
+             WHERE r.step = {int(Step.HOUR)} AND r.at = $1::timestamptz
+               AND split_part(f.key, ':', 1) IN ({", ".join(f"'{key}'" for key in sorted(COUNTED))})) AS several
+     GROUP BY 1, 2, 3"""
+
 # An operator's acceptance of late money has no evidence: its payment was counted when its money was seen. A callback is
 # filed under the payment's number or under another id of it. LIMIT 1 in place of EXISTS: Postgres would rather read all
 # callbacks into a hash table.
-_FIGURES = f"""
+_FIGURES = """
 WITH events AS MATERIALIZED (
     SELECT e.kind, e.by, e.at, e.channel_account, e.out_trade_no, e.evidence IS NOT NULL AS has_evidence
       FROM order_events e
-     WHERE e.kind IN ('paid', 'paid_late', 'double_payment', 'closed') AND e.at >= $1::timestamptz AND e.at < {_UNTIL}
+     WHERE e.kind IN ('paid', 'paid_late', 'double_payment', 'closed') AND e.at >= $1::timestamptz AND e.at < {until}
 ), paid AS MATERIALIZED (
     SELECT e.kind, e.by, e.channel_account AS name, p.amount, p.currency, p.origin = 'ours' AS is_expected,
            e.by NOT IN ('callback', 'compensation') AS is_repaired,
@@ -72,8 +92,8 @@ WITH events AS MATERIALIZED (
                 CROSS JOIN LATERAL (
                       SELECT FROM callbacks c
                        WHERE c.channel_account = p.channel_account AND c.out_trade_no = ids.one
-                         AND c.received_at < e.at + make_interval(secs => {HEARD_S})
-                         AND c.evidence->>'kind' NOT IN {_NO_MONEY}
+                         AND c.received_at < e.at + make_interval(secs => {heard_s})
+                         AND c.evidence->>'kind' NOT IN {no_money}
                        LIMIT 1) AS callback
                 LIMIT 1) IS NOT NULL AS is_heard
       FROM events e
@@ -88,9 +108,9 @@ WITH events AS MATERIALIZED (
      GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 ), handled AS (
     SELECT c.channel_account AS name, c.handled_at IS NULL AS is_dead,
-           c.evidence->>'kind' NOT IN {_NO_MONEY} AS is_of_money, count(*) AS count, sum(c.copies - 1) AS copies
+           c.evidence->>'kind' NOT IN {no_money} AS is_of_money, count(*) AS count, sum(c.copies - 1) AS copies
       FROM callbacks c
-     WHERE coalesce(c.handled_at, c.dead_at) >= $1::timestamptz AND coalesce(c.handled_at, c.dead_at) < {_UNTIL}
+     WHERE coalesce(c.handled_at, c.dead_at) >= $1::timestamptz AND coalesce(c.handled_at, c.dead_at) < {until}
        AND (c.handled_at IS NOT NULL OR c.dead_at IS NOT NULL)
      GROUP BY 1, 2, 3
 ), ended AS (
@@ -99,21 +119,18 @@ WITH events AS MATERIALIZED (
            count(*) AS count
       FROM notifications n
      WHERE coalesce(n.delivered_at, n.superseded_at) >= $1::timestamptz
-       AND coalesce(n.delivered_at, n.superseded_at) < {_UNTIL}
+       AND coalesce(n.delivered_at, n.superseded_at) < {until}
        AND (n.delivered_at IS NOT NULL OR n.superseded_at IS NOT NULL) AND n.delivered_at IS NOT NULL
      GROUP BY 1, 2, 3, 4
     UNION ALL
     SELECT split_part(split_part(n.url, '?', 1), '#', 1), n.attempt, true, 0, count(*)
       FROM notifications n
-     WHERE n.dead_at >= $1::timestamptz AND n.dead_at < {_UNTIL} AND n.dead_at IS NOT NULL AND n.delivered_at IS NULL
+     WHERE n.dead_at >= $1::timestamptz AND n.dead_at < {until} AND n.dead_at IS NOT NULL AND n.delivered_at IS NULL
      GROUP BY 1, 2, 3, 4
-), counted AS MATERIALIZED (
-    SELECT t.scope, t.name, f.key, f.value::bigint AS value
-      FROM tallies t, jsonb_each_text(t.figures) AS f
-     WHERE t.at >= $1::timestamptz AND t.at < {_UNTIL}
+), counted AS MATERIALIZED ({counted}
 ), figures AS (
     SELECT 'all' AS scope, '' AS name, 'placed' AS key,
-           (SELECT count(*) FROM orders WHERE created_at >= $1::timestamptz AND created_at < {_UNTIL}) AS value
+           (SELECT count(*) FROM orders WHERE created_at >= $1::timestamptz AND created_at < {until}) AS value
     UNION ALL
     SELECT 'all', '', 'closed', count(*) FROM events WHERE kind = 'closed'
     UNION ALL
@@ -154,7 +171,15 @@ WITH events AS MATERIALIZED (
     SELECT scope, name, key, value FROM counted
 ), named AS (
     SELECT scope, name, key, sum(value)::bigint AS value FROM figures WHERE value <> 0 GROUP BY scope, name, key
-), {_KEPT}"""
+), {kept}"""
+
+
+def _figures(step: Step, counted: str) -> str:
+    """The figures of the bucket of this length that begins at $1, from the tables; $2 are the bounds of durations."""
+    until = f"$1::timestamptz + interval '{int(step)} s'"
+    of_tallies = counted.format(until=until)
+    return _FIGURES.format(until=until, heard_s=HEARD_S, no_money=_NO_MONEY, kept=_KEPT, counted=of_tallies).strip()
+
 
 _SUMS = f"""
 WITH named AS (
@@ -183,7 +208,8 @@ DELETE FROM rollups r
  WHERE r.step = {step} AND r.at = $1::timestamptz
    AND NOT EXISTS (SELECT FROM written w WHERE w.scope = r.scope AND w.name = r.name)"""
 
-_COMPUTE = _REPLACE.format(figures=_FIGURES.strip(), step=int(Step.MINUTES))
+_COMPUTE = _REPLACE.format(figures=_figures(Step.MINUTES, _COUNTED), step=int(Step.MINUTES))
+_FILL_HOUR = _REPLACE.format(figures=_figures(Step.HOUR, _COUNTED_BEFORE), step=int(Step.HOUR))
 
 _SUM_UP: Mapping[Step, str] = {
     step: _REPLACE.format(
@@ -213,16 +239,29 @@ ON CONFLICT DO NOTHING"""
 _figures_decoder = msgspec.json.Decoder(dict[str, int])
 
 
-async def find_computed(db: Database) -> tuple[datetime, dict[datetime, datetime]]:
-    """Postgres's time, and when each bucket of five minutes was computed last."""
-    row = await db.fetchrow(_FIND_COMPUTED, int(Step.MINUTES))
-    assert row is not None, "a statement without a table has a row"
-    return row["now"], dict(zip(row["starts"], row["computed"], strict=True))
+async def find_computed(db: Database, step: Step, since: datetime, until: datetime) -> dict[datetime, datetime]:
+    """When each bucket that begins from `since`, which is the begin of one, to `until` was computed last."""
+    row = await db.fetchrow(_FIND_COMPUTED, int(step), since, until, float(step))
+    assert row is not None, "a statement that counts has a row"
+    return dict(zip(row["starts"] or (), row["computed"] or (), strict=True))
+
+
+async def find_first_order(db: Database) -> datetime | None:
+    """When the oldest order was placed."""
+    first: datetime | None = await db.fetchval(_FIRST_ORDER)
+    return first
 
 
 async def compute(db: Database, start: datetime) -> None:
     """Compute the bucket of five minutes that begins then, from the tables."""
     await db.execute(_COMPUTE, start, list(map(float, SPAN_BOUNDS_S)))
+
+
+async def fill_hour(db: Database, start: datetime) -> None:
+    """Compute an hour from the tables, without its five minutes, which are no longer there. What processes counted in
+    it is kept as far as it was known.
+    """
+    await db.execute(_FILL_HOUR, start, list(map(float, SPAN_BOUNDS_S)), timeout_s=FILL_TIMEOUT_S)
 
 
 async def sum_up(db: Database, step: Step, start: datetime) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from core.rollups import (
     COMPUTED_S,
+    FILLED_DAYS,
     KEEP_S,
     LATE_S,
     SETTLED_S,
@@ -17,20 +18,27 @@ from core.rollups import (
     Span,
     Step,
     Tally,
+    batch_of,
     bucket_of,
     by_word,
     due_buckets,
+    filled_since,
+    first_of_minutes,
     histogram,
+    hours_to_fill,
     merged,
     new_counts,
     quantile,
     slot_of,
-    touched,
+    stale,
 )
 
 NOW = datetime(2026, 11, 27, 18, 3, 20, tzinfo=UTC)
 CURRENT = datetime(2026, 11, 27, 18, 0, tzinfo=UTC)
-BUCKETS = COMPUTED_S // Step.MINUTES
+BUCKETS = COMPUTED_S // Step.MINUTES + 1
+"""Those of 48 hours, and the current one: NOW is in the first five minutes of an hour."""
+
+HOUR = timedelta(hours=1)
 
 
 def ago(buckets: int) -> datetime:
@@ -88,11 +96,69 @@ def test_a_bucket_is_computed_after_its_late_rows_and_after_its_last_callbacks(
     assert (ago(1) in due_buckets(computed, now)) is is_due
 
 
-def test_a_bucket_that_is_summed_again_is_still_whole() -> None:
-    """The oldest that is computed lies in an hour whose first five minutes have not been deleted."""
-    oldest = due_buckets({}, NOW)[-1]
-    assert bucket_of(oldest, Step.HOUR) > NOW - timedelta(seconds=KEEP_S[Step.MINUTES])
-    assert touched([oldest, oldest + timedelta(seconds=Step.MINUTES)], Step.DAY) == [bucket_of(oldest, Step.DAY)]
+@pytest.mark.parametrize("minute", [0, 3, 59])
+def test_the_five_minutes_that_are_computed_are_whole_hours_that_are_kept(minute: int) -> None:
+    """A sum of a part of an hour would take the place of the whole."""
+    now = NOW.replace(minute=minute)
+    oldest = due_buckets({}, now)[-1]
+    assert oldest == first_of_minutes(now) == bucket_of(oldest, Step.HOUR)
+    assert now - oldest < timedelta(seconds=KEEP_S[Step.MINUTES])
+
+
+@pytest.mark.parametrize("size", range(13, 60))
+def test_a_batch_has_no_part_of_an_hour_that_goes_on_behind_it(size: int) -> None:
+    due = due_buckets({}, NOW)
+    while due:
+        batch = batch_of(due, size)
+        assert 0 < len(batch) <= size
+        assert batch == due[: len(batch)]
+        due = due[len(batch) :]
+        assert not due or bucket_of(due[0], Step.HOUR) != bucket_of(batch[-1], Step.HOUR)
+    assert batch_of([], size) == []
+
+
+# -- what nobody has computed ------------------------------------------------------------------------------------------
+
+
+def test_an_hour_that_was_never_computed_or_not_after_its_end_is_filled_the_newest_first() -> None:
+    first = first_of_minutes(NOW)
+    since = first - 5 * HOUR
+    settled = timedelta(seconds=Step.HOUR + SETTLED_S)
+    computed = {
+        first - HOUR: NOW,
+        first - 2 * HOUR: first - 2 * HOUR + settled - timedelta(seconds=1),  # the worker ended in it
+        first - 3 * HOUR: first - 3 * HOUR + settled,
+    }
+    assert hours_to_fill(computed, since, NOW) == [first - 2 * HOUR, first - 4 * HOUR, since]
+    assert hours_to_fill({}, first, NOW) == hours_to_fill({}, NOW, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("first_order", "kept_days", "days"),
+    [
+        (NOW - timedelta(days=500), 180, FILLED_DAYS),
+        (NOW - timedelta(days=500), 30, 29),
+        (NOW - timedelta(days=500), 1, 0),
+        (NOW - timedelta(days=3, hours=5), 180, 3),
+        (NOW, 180, 0),
+        (None, 180, 0),
+    ],
+)
+def test_whole_days_are_filled_as_far_back_as_there_are_orders_and_all_is_kept(
+    first_order: datetime | None, kept_days: int, days: int
+) -> None:
+    since = filled_since(NOW, first_order, kept_days=kept_days)
+    assert since == bucket_of(NOW, Step.DAY) - timedelta(days=days)
+    assert NOW - since < timedelta(seconds=KEEP_S[Step.HOUR]), "a day is summed from hours that are all kept"
+
+
+def test_what_was_summed_up_before_one_of_its_parts_was_computed_is_summed_up_again() -> None:
+    hour = bucket_of(NOW, Step.HOUR)
+    minutes = {hour - n * HOUR + timedelta(minutes=5 * m): NOW + timedelta(minutes=m) for n in range(4) for m in (0, 1)}
+    newest = NOW + timedelta(minutes=1)
+    hours = {hour: newest, hour - HOUR: newest - timedelta(microseconds=1), hour - 2 * HOUR: newest + HOUR}
+    assert stale(minutes, hours, Step.HOUR) == [hour - 3 * HOUR, hour - HOUR]
+    assert stale({}, hours, Step.HOUR) == []
 
 
 @pytest.mark.parametrize("span", SPANS.values(), ids=SPANS)

@@ -1,12 +1,14 @@
 """Roll-ups made by the duty, and what a process counts on its way: calls and deliveries."""
 
+import dataclasses
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from core.errors import DatabaseUnavailable
-from core.rollups import CALL_BOUNDS_S, COMPUTED_S, Scope, Step, Tally, bucket_of, merged
+from core.rollups import CALL_BOUNDS_S, Scope, Step, Tally, bucket_of, first_of_minutes, merged
 from flows import notify, rollup
 from flows.notify import Delivery, Notifier, push_claimed
 from flows.rollup import TallyWriter, roll_up
@@ -16,9 +18,9 @@ from storage.postgres.orders import find_now
 from tests.flows.conftest import HOOK, FlowHarness
 
 
-async def day_of(harness: FlowHarness, scope: Scope, name: str) -> dict[str, int]:
-    """The figures of today and yesterday, should midnight pass meanwhile."""
-    since = await find_now(harness.resources.db) - timedelta(days=2)
+async def day_of(harness: FlowHarness, scope: Scope, name: str, *, days: int = 2) -> dict[str, int]:
+    """The figures of today and yesterday, should midnight pass meanwhile, or of more days."""
+    since = await find_now(harness.resources.db) - timedelta(days=days)
     rows = await rollups.read_one(harness.resources.db, Step.DAY, since, scope, name)
     return merged(row.figures for row in rows)
 
@@ -38,10 +40,79 @@ async def test_the_duty_makes_all_buckets_from_what_happened(
     assert (figures["paid"], figures["by:query"], figures["unheard"]) == (1, 1, 1)
     assert figures["calls"] == 2
     assert (await day_of(harness, Scope.ALL, ""))["placed"] == 1
-    assert await harness.fetch_value("SELECT count(*) FROM rollups WHERE step = 300 AND scope = 'all'") in (
-        COMPUTED_S // Step.MINUTES,
-        COMPUTED_S // Step.MINUTES + 1,  # a bucket began meanwhile
+    now = await find_now(db)
+    for step, since in ((Step.MINUTES, first_of_minutes(now)), (Step.HOUR, first_of_minutes(now))):
+        computed = await rollups.find_computed(db, step, since, now)
+        assert len(computed) == (bucket_of(now, step) - since) // timedelta(seconds=step) + 1
+
+
+async def test_days_without_a_worker_are_filled_from_what_is_kept_some_hours_at_a_time(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was off for four days: the hours between its last one and the five minutes that are computed."""
+    monkeypatch.setattr(rollup, "BATCH", 1000)
+    state = await harness.placed_order()
+    harness.pay(state.payments[0])
+    await harness.run_query_job(state)
+    db = harness.resources.db
+    now = await find_now(db)
+    paid_at = bucket_of(now, Step.HOUR) - timedelta(hours=75, minutes=30)
+    for statement in ("UPDATE orders SET version = version + 1, created_at = $1", "UPDATE order_events SET at = $1"):
+        await db.execute(statement, paid_at)
+    assert await roll_up(harness.resources) is True
+    assert await day_of(harness, Scope.ACCOUNT, "main", days=6) == {}, "the newest hours come first"
+    while await roll_up(harness.resources):
+        pass
+    figures = await day_of(harness, Scope.ACCOUNT, "main", days=6)
+    assert (figures["paid"], (await day_of(harness, Scope.ALL, "", days=6))["placed"]) == (1, 1)
+    since = bucket_of(paid_at, Step.DAY)
+    hours = await rollups.find_computed(db, Step.HOUR, since, now)
+    assert len(hours) >= (bucket_of(now, Step.HOUR) - since) // timedelta(hours=1) + 1, "there is no hole"
+    filled = []
+
+    async def note(_db: object, start: object) -> None:
+        filled.append(start)
+
+    monkeypatch.setattr(rollups, "fill_hour", note)
+    assert await roll_up(harness.resources) is False
+    assert filled == [], "and what was filled is not filled again"
+
+
+async def test_no_more_is_filled_than_callbacks_are_kept(harness: FlowHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them every payment would seem to be one that nobody heard of."""
+    monkeypatch.setattr(rollup, "BATCH", 1000)
+    await harness.placed_order()
+    await harness.resources.db.execute(
+        "UPDATE orders SET version = version + 1, created_at = created_at - interval '90 days'"
     )
+    filled: list[datetime] = []
+
+    async def note(_db: object, start: datetime) -> None:
+        filled.append(start)
+
+    monkeypatch.setattr(rollups, "fill_hour", note)
+    monkeypatch.setattr(rollup, "FILL_BATCH", 10_000)
+    settings = replace(harness.resources.settings, callbacks_keep_days=5)
+    await roll_up(dataclasses.replace(harness.resources, settings=settings))
+    assert filled
+    assert min(filled) == bucket_of(await find_now(harness.resources.db), Step.DAY) - timedelta(days=4)
+
+
+async def test_a_worker_that_died_before_an_hour_was_summed_up_leaves_no_hole(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "BATCH", 1000)
+    await harness.placed_order()
+
+    async def die(*_: object) -> None:
+        raise DatabaseUnavailable("the process was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rollups, "sum_up", die)
+        with pytest.raises(DatabaseUnavailable):
+            await roll_up(harness.resources)
+    await roll_up(harness.resources)
+    assert (await day_of(harness, Scope.ALL, ""))["placed"] == 1
 
 
 async def test_a_run_without_anything_new_computes_the_current_bucket_alone(

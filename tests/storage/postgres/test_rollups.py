@@ -229,12 +229,16 @@ async def test_an_event_belongs_to_the_bucket_that_begins_with_it_and_not_to_the
 
 
 async def test_a_bucket_in_which_nothing_happened_is_known_to_be_computed(db: Database) -> None:
-    now, before = await rollups.find_computed(db)
+    now = await find_now(db)
     start = bucket_of(now, Step.MINUTES)
+    since = start - timedelta(hours=1)
+    before = await rollups.find_computed(db, Step.MINUTES, since, now)
     await rollups.compute(db, start)
-    _, after = await rollups.find_computed(db)
+    after = await rollups.find_computed(db, Step.MINUTES, since, now)
     assert (before, list(after)) == ({}, [start])
     assert after[start] >= now
+    assert await rollups.find_computed(db, Step.MINUTES, since, start - timedelta(seconds=1)) == {}
+    assert await rollups.find_computed(db, Step.HOUR, bucket_of(now, Step.HOUR), now) == {}
 
 
 async def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(db: Database) -> None:
@@ -257,6 +261,74 @@ async def test_hours_are_the_sums_of_their_minutes_and_days_of_their_hours(db: D
     await db.execute("DELETE FROM rollups WHERE step = 300 AND at >= $1", day + timedelta(hours=1))
     await rollups.sum_up(db, Step.HOUR, day + timedelta(hours=1))
     assert [row.at.hour for row in await rollups.read_one(db, Step.HOUR, day, Scope.ACCOUNT, "main")] == [0, 23]
+
+
+async def happened(db: Database, at: datetime) -> None:
+    """An order that was paid, notified and heard of at one instant."""
+    await placed(db, notify_url=HOOK)
+    await pay(db, "A-1")
+    await receive(db, paid())
+    await deliver(db)
+    for change in (
+        "UPDATE orders SET version = version + 1, created_at = $1",
+        "UPDATE order_events SET at = $1",
+        "UPDATE payments SET paid_at = $1",
+        "UPDATE callbacks SET received_at = $1, handled_at = $1",
+        "UPDATE notifications SET created_at = $1, delivered_at = $1",
+    ):
+        await db.execute(change, at)
+
+
+async def test_an_hour_from_the_tables_is_the_sum_of_its_five_minutes(db: Database) -> None:
+    hour = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    await happened(db, hour + timedelta(minutes=33))
+    for nth in range(12):
+        await rollups.compute(db, hour + timedelta(minutes=5 * nth))
+    await rollups.sum_up(db, Step.HOUR, hour)
+    summed = await rollups.read(db, Step.HOUR, hour)
+    assert {(row.scope, row.name) for row in summed} == {
+        (Scope.ALL, ""),
+        (Scope.ACCOUNT, "alipay"),
+        (Scope.ENDPOINT, HOOK),
+    }
+    await db.execute("DELETE FROM rollups")
+    for _ in range(2):
+        await rollups.fill_hour(db, hour)
+        assert await rollups.read(db, Step.HOUR, hour) == summed
+
+
+async def test_an_hour_that_is_filled_keeps_what_processes_counted_in_a_part_of_it(db: Database) -> None:
+    """Each count once, whether the tallies are still there, or are gone, or some of them are."""
+    hour = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    await happened(db, hour + timedelta(minutes=33))
+    for nth, (minute, calls) in enumerate([(2, 3), (40, 4)]):
+        counts = [("account", "alipay", {"calls": calls, "call_s:1": calls}), ("account", "idle", {"held:rate": 1})]
+        await rollups.add_tallies(db, "a", nth, counts)
+        await db.execute("UPDATE tallies SET at = $1 WHERE number = $2", hour + timedelta(minutes=minute), nth)
+    await rollups.compute(db, hour)
+    await rollups.sum_up(db, Step.HOUR, hour)
+
+    async def figures(name: str) -> Mapping[str, int]:
+        [row] = await rollups.read_one(db, Step.HOUR, hour, Scope.ACCOUNT, name)
+        return row.figures
+
+    assert (await figures("alipay")).get("paid") is None, "the worker ended after five minutes"
+    for _ in range(2):
+        await rollups.fill_hour(db, hour)
+        assert [(await figures("alipay"))[key] for key in ("paid", "calls", "call_s:1")] == [1, 7, 7]
+    await db.execute("DELETE FROM tallies WHERE number = 1")
+    await rollups.fill_hour(db, hour)
+    await db.execute("DELETE FROM tallies")
+    await rollups.fill_hour(db, hour)
+    assert [(await figures("alipay"))[key] for key in ("paid", "calls", "call_s:1")] == [1, 7, 7]
+    assert await figures("idle") == {"held:rate": 2}
+
+
+async def test_the_first_order_is_the_oldest(db: Database) -> None:
+    assert await rollups.find_first_order(db) is None
+    await placed(db)
+    await placed(db, "B-1")
+    assert await rollups.find_first_order(db) == await db.fetchval("SELECT min(created_at) FROM orders")
 
 
 async def test_hours_and_days_have_no_more_endpoints_than_five_minutes(db: Database) -> None:
@@ -400,7 +472,11 @@ async def test_no_roll_up_reads_a_table_whole(new_database_url: str) -> None:
         await pay(db, "A-1")
         await receive(db, paid())
         await computed(db)
-        await rollups.sum_up(db, Step.HOUR, bucket_of(await find_now(db), Step.HOUR))
+        now = await find_now(db)
+        await rollups.sum_up(db, Step.HOUR, bucket_of(now, Step.HOUR))
+        await rollups.fill_hour(db, bucket_of(now, Step.HOUR))
+        await rollups.find_first_order(db)
+        await rollups.find_computed(db, Step.DAY, bucket_of(now, Step.DAY), now)
         await last_payments.find_last_payments(db, grace_s=0.0)
         found = {
             sql: parts for sql, parts in (await wide_plans(db)).items() if not any(mark in sql for mark in BOUNDED)
@@ -420,7 +496,7 @@ async def test_a_roll_up_reads_the_rows_of_its_time_alone(db: Database) -> None:
            SELECT 'A-1', 100 + i, 'paid', 'query', now() - interval '2 days', '{}' FROM old"""
     )
     plan = await db.fetchval(
-        f"EXPLAIN (ANALYZE, FORMAT JSON) {rollups._FIGURES}",
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {rollups._figures(Step.MINUTES, rollups._COUNTED)}",
         bucket_of(await find_now(db), Step.MINUTES),
         list(map(float, SPAN_BOUNDS_S)),
     )

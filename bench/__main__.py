@@ -160,7 +160,8 @@ def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **s
 
     BENCHMARK is orders, callbacks, queries, backlog, rearm, footprint, sweep, merchants, door, reconcile, channels,
     usual, growth, queue, limit, pages or console; by default all of them, in about an hour on two cores. Prints JSON on
-    standard output and a table on standard error. Exit code 1 if a benchmark failed.
+    standard output and a table on standard error. Exit code 1 if a benchmark failed, or a page of the console was too
+    slow.
     """
     names = benchmarks or tuple(BENCHMARKS)
     try:
@@ -176,6 +177,8 @@ def main(benchmarks: tuple[str, ...], chart: Path | None, page: Path | None, **s
             write(page, report)
         except NoPlace as error:
             raise click.ClickException(str(error)) from None
+    if missed := [text for result in report.results for text in result.missed]:
+        raise click.ClickException("too slow: " + "; ".join(missed))
 
 
 async def _run(names: Sequence[str], sizes: Sizes) -> Report:

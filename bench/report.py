@@ -25,13 +25,16 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of a benchmark. `settings` are those in force: a reader sees that none of them limited it."""
+    """Result of a benchmark. `settings` are those in force: a reader sees that none of them limited it. `missed`: what
+    was promised and not kept.
+    """
 
     benchmark: str
     how: str
     settings: dict[str, str | int | float]
     seconds: float
     figures: tuple[Figure, ...]
+    missed: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from bench import counts, door, growth, merchants, pages, queries, queue_run
+from bench import console, console_rows, counts, door, growth, merchants, pages, queries, queue_run
 from bench.__main__ import BENCHMARKS
 from bench.peers.environment import PeerMissing
 from bench.report import Result
@@ -60,14 +60,16 @@ FIGURES = {
     "channels": {f"{name}_{figure}" for name in ADAPTERS for figure in ("query_tls", "query_http", "callback")},
     "reconcile": {"rows_per_s", "peak_memory", "cpu_reconcile", "cpu_postgres"},
     "console": {
-        f"{name}_{which}"
+        f"{name} {which}"
         for name in (
-            *("search_order_no", "search_nothing", "list_all", "list_rare_currency", "list_undelivered", "story"),
-            *("notifications_undelivered", "notifications_delivered_no_endpoint", "endpoints", "resend_preview"),
-            *("overview_90d", "callbacks_rare", "callbacks_dead", "audit_rare_act", "day", "alert_facts", "roll_up"),
+            *("/ops", "/ops 90d", "/ops/orders", "/ops/orders last page", "/ops/orders rare currency"),
+            *("/ops/orders/{order_no}", "/ops/orders.csv", "/ops/days/{account}/{day}", "/ops/endpoints/show"),
+            *("/ops/callbacks dead", "/ops/audit person, rare act", "/ops/reconciliation/{id}", "/ops/accounts/{name}"),
+            *("worker alert_facts", "worker alert_walk", "worker roll_up"),
         )
-        for which in ("p50", "p95", "max")
-    },
+        for which in ("p50", "max")
+    }
+    | {"roll_up_per_order"},
     "door": {f"{name}_behind_{size}" for name in ("cpu", "scans") for size in (0, 100, 400)},
     "growth": {
         figure
@@ -102,7 +104,7 @@ BY_NETWORK = {"usual"}
 """Benchmarks that install a peer."""
 
 PROFILED = {"orders", "queries"}
-ON_THE_STACK = FIGURES.keys() - {"channels", "console", "door", "usual", "growth", "queue", "limit"}
+ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue", "limit"}
 """Benchmarks of all processes together."""
 
 
@@ -125,6 +127,8 @@ async def test_benchmark_gives_every_figure_with_its_unit_and_count(
     for module, count in ((door, "ORDERS"), (growth, "ORDERS"), (growth, "CLAIMS"), (growth, "LOOKS")):
         monkeypatch.setattr(module, count, 5)
     monkeypatch.setattr(growth, "PAIRS", 1)
+    monkeypatch.setattr(console, "TURNS", 1)
+    monkeypatch.setattr(console_rows, "BUCKETS", dict.fromkeys(console_rows.BUCKETS, 10))
     progress: list[str] = []
     try:
         sizes = replace(TINY, repeats=TINY.repeats if name == "rearm" else 1, profile=str(tmp_path))

@@ -58,7 +58,7 @@ async def list_served(db: Database, now: datetime) -> list[ServedEndpoint]:
 
 async def find_served(db: Database, endpoint: str, now: datetime) -> ServedEndpoint:
     """One of them; without figures if nothing waits for it and nothing was sent."""
-    row = next((row for row in await endpoints.list_endpoints(db) if row.endpoint == endpoint), None)
+    row = await endpoints.find_endpoint(db, endpoint)
     counted = await rollups.read_one(db, Step.HOUR, _day_before(now), Scope.ENDPOINT, endpoint)
     return _served(row or nothing_waits(endpoint), [each.figures for each in counted])
 

@@ -33,9 +33,13 @@ from runtime.resources import Resources
 from storage.postgres import rollups
 from storage.postgres.accounts import list_accounts
 from storage.postgres.backlog import Backlog, read_backlog
-from storage.postgres.live import OpenEndpoint, OpenQueries, read_open_endpoints, read_open_queries
+from storage.postgres.endpoints import EndpointRow, list_endpoints
+from storage.postgres.live import OpenQueries, read_open_queries
 from storage.postgres.orders import find_now
 from storage.postgres.rollups import Rollup
+
+WAITING_MAX = 100
+"""Endpoints with something undelivered, those with the oldest first."""
 
 
 class Durations(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,7 +232,7 @@ async def read_overview(resources: Resources, span: Span) -> Overview:
         repaired_slots=list(histogram(total, "repaired_s", SPAN_BOUNDS_S)),
         buckets=_buckets(rows, span, now),
         accounts=_accounts(rows, channels, {each.account for each in silent}),
-        endpoints=_endpoints(rows, await read_open_endpoints(db)),
+        endpoints=_endpoints(rows, await list_endpoints(db, limit=WAITING_MAX), now),
         silent=silent,
         live=live,
     )
@@ -366,17 +370,18 @@ def _account(name: str, figures: Figures, channels: _Channels, *, is_silent: boo
     )
 
 
-def _endpoints(rows: Sequence[Rollup], open_now: Sequence[OpenEndpoint]) -> list[EndpointFigures]:
+def _endpoints(rows: Sequence[Rollup], open_now: Sequence[EndpointRow], now: datetime) -> list[EndpointFigures]:
     """Those with figures or with open notifications, the longest undelivered first."""
     by_name = _by_name(rows, Scope.ENDPOINT)
-    waiting: Mapping[str, OpenEndpoint] = {each.endpoint: each for each in open_now}
+    waiting: Mapping[str, EndpointRow] = {each.endpoint: each for each in open_now if each.undelivered or each.dead}
     return sorted(
-        (_endpoint(name, by_name.get(name, {}), waiting.get(name)) for name in {*by_name, *waiting}),
+        (_endpoint(name, by_name.get(name, {}), waiting.get(name), now) for name in {*by_name, *waiting}),
         key=lambda each: (-each.oldest_undelivered_s, -each.dead_letters, -each.delivered, each.endpoint),
     )
 
 
-def _endpoint(name: str, figures: Figures, waiting: OpenEndpoint | None) -> EndpointFigures:
+def _endpoint(name: str, figures: Figures, waiting: EndpointRow | None, now: datetime) -> EndpointFigures:
+    oldest_at = None if waiting is None else waiting.oldest_at
     return EndpointFigures(
         endpoint=name,
         delivered=figures.get("delivered", 0),
@@ -387,7 +392,7 @@ def _endpoint(name: str, figures: Figures, waiting: OpenEndpoint | None) -> Endp
         try_latency=_durations(figures, "try_s", CALL_BOUNDS_S),
         time_to_delivered=_durations(figures, "delivered_s", SPAN_BOUNDS_S),
         undelivered=0 if waiting is None else waiting.undelivered,
-        oldest_undelivered_s=0.0 if waiting is None else waiting.oldest_s,
+        oldest_undelivered_s=0.0 if oldest_at is None else max(0.0, (now - oldest_at).total_seconds()),
         dead_letters=0 if waiting is None else waiting.dead,
     )
 

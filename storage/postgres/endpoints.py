@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -54,34 +54,40 @@ INSERT INTO paused_endpoints (endpoint, paused_by, reason) VALUES ($1, $2, $3)
 ON CONFLICT (endpoint) DO NOTHING"""
 _RESUME = "DELETE FROM paused_endpoints WHERE endpoint = $1"
 _FIND = "SELECT endpoint, paused_at, paused_by, reason FROM paused_endpoints WHERE endpoint = $1"
-_PAUSES = f"""
-SELECT endpoint, paused_at, paused_by, reason FROM paused_endpoints WHERE endpoint > '' ORDER BY endpoint
- LIMIT {ENDPOINTS_MAX}"""
-
-_OPEN = "delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL"
-_UNDELIVERED = f"""
-WITH open AS MATERIALIZED (
-    SELECT id, {ENDPOINT} AS endpoint, created_at, held_at, attempts IS NOT NULL AS is_tried
-      FROM (SELECT * FROM notifications WHERE {_OPEN} AND due_at >= '-infinity' ORDER BY due_at LIMIT {READ_MAX}) AS n
+# Of all endpoints, or of $1: the rows are read in the order of an index up to a limit, whosever they are, because no
+# index of what is undelivered has the endpoint.
+_LIST = f"""
+WITH rows AS MATERIALIZED (
+    SELECT id, {ENDPOINT} AS endpoint, created_at, held_at, attempts IS NOT NULL AS is_tried, false AS is_dead
+      FROM (SELECT * FROM notifications
+             WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL AND due_at >= '-infinity'
+             ORDER BY due_at LIMIT {READ_MAX}) AS open
+     WHERE $1::text IS NULL OR {ENDPOINT} = $1
+    UNION ALL
+    SELECT id, {ENDPOINT}, created_at, NULL, false, true
+      FROM (SELECT * FROM notifications
+             WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND dead_at >= '-infinity' AND superseded_at IS NULL
+             ORDER BY dead_at DESC LIMIT {READ_MAX}) AS dead
+     WHERE $1::text IS NULL OR {ENDPOINT} = $1
 ), counted AS (
-    SELECT endpoint, count(*) AS undelivered, count(held_at) AS held, min(created_at) AS oldest_at,
+    SELECT endpoint, count(*) FILTER (WHERE NOT is_dead) AS undelivered, count(held_at) AS held,
+           min(created_at) FILTER (WHERE NOT is_dead) AS oldest_at, count(*) FILTER (WHERE is_dead) AS dead,
            (array_agg(id ORDER BY created_at DESC) FILTER (WHERE is_tried))[1] AS tried
-      FROM open
+      FROM rows
      GROUP BY endpoint
-     ORDER BY min(created_at)
-     LIMIT {ENDPOINTS_MAX}
+     ORDER BY oldest_at, dead DESC, endpoint
+     LIMIT $2
+), pauses AS (
+    SELECT endpoint, paused_at, paused_by, reason FROM paused_endpoints
+     WHERE endpoint > '' AND ($1::text IS NULL OR endpoint = $1)
+     ORDER BY endpoint
+     LIMIT $2
 )
-SELECT endpoint, undelivered, held, oldest_at,
+SELECT endpoint, paused_at, paused_by, reason, coalesce(undelivered, 0) AS undelivered, coalesce(held, 0) AS held,
+       oldest_at, coalesce(dead, 0) AS dead,
        (SELECT attempts->-1 FROM notifications n WHERE n.id = tried)::text AS last_failure
-  FROM counted"""
-_DEAD = f"""
-SELECT {ENDPOINT} AS endpoint, count(*) AS dead
-  FROM (SELECT url FROM notifications
-         WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND dead_at >= '-infinity' AND superseded_at IS NULL
-         ORDER BY dead_at DESC LIMIT {READ_MAX}) AS n
- GROUP BY 1
- ORDER BY count(*) DESC
- LIMIT {ENDPOINTS_MAX}"""
+  FROM counted FULL JOIN pauses USING (endpoint)
+ ORDER BY oldest_at, paused_at IS NULL, dead DESC, endpoint"""
 
 # The endpoints come one after another from their index, so what a paused one holds is not read; then an equal number
 # of each, in their order. The last comparison is none of the index of held ones, which would be read whole.
@@ -133,23 +139,18 @@ async def find_pause(db: Database, endpoint: str) -> Pause | None:
     return None if row is None else Pause(**dict(row))
 
 
-async def list_endpoints(db: Database) -> list[EndpointRow]:
+async def list_endpoints(db: Database, *, limit: int = ENDPOINTS_MAX) -> list[EndpointRow]:
     """Endpoints that are paused, or have something undelivered or dead, those with the oldest first.
 
-    Of more than `READ_MAX` rows not all are counted.
+    Of more than `READ_MAX` rows not all are counted. `limit` is of those that are paused and of the others.
     """
-    pauses = {row["endpoint"]: Pause(**dict(row)) for row in await db.fetch(_PAUSES)}
-    undelivered = {row["endpoint"]: _undelivered(row) for row in await db.fetch(_UNDELIVERED)}
-    dead = {row["endpoint"]: int(row["dead"]) for row in await db.fetch(_DEAD)}
-    return [
-        EndpointRow(
-            endpoint=endpoint,
-            pause=pauses.get(endpoint),
-            dead=dead.get(endpoint, 0),
-            **undelivered.get(endpoint, _NOTHING)._asdict(),
-        )
-        for endpoint in {**undelivered, **pauses, **dead}
-    ]
+    return [_endpoint(row) for row in await db.fetch(_LIST, None, limit)]
+
+
+async def find_endpoint(db: Database, endpoint: str) -> EndpointRow | None:
+    """One of them, counted within the same bounds. None: nothing waits for it, and it is not paused."""
+    row = await db.fetchrow(_LIST, endpoint, 1)
+    return None if row is None else _endpoint(row)
 
 
 async def let_go(db: Database, *, limit: int, gap_s: float) -> Sequence[tuple[str, int, float]]:
@@ -160,23 +161,14 @@ async def let_go(db: Database, *, limit: int, gap_s: float) -> Sequence[tuple[st
     return [(row["id"], row["arm_no"], row["delay_s"]) for row in await db.fetch(_LET_GO, limit, gap_s)]
 
 
-class _Undelivered(NamedTuple):
-    """Open notifications of one endpoint."""
-
-    undelivered: int
-    held: int
-    oldest_at: datetime | None
-    last_failure: Attempt | None
-
-
-_NOTHING = _Undelivered(0, 0, None, None)
-
-
-def _undelivered(row: Mapping[str, Any]) -> _Undelivered:
-    failure = row["last_failure"]
-    return _Undelivered(
-        undelivered=row["undelivered"],
-        held=row["held"],
-        oldest_at=row["oldest_at"],
+def _endpoint(row: Mapping[str, Any]) -> EndpointRow:
+    fields = dict(row)
+    paused_at, paused_by, reason = fields.pop("paused_at"), fields.pop("paused_by"), fields.pop("reason")
+    failure = fields.pop("last_failure")
+    return EndpointRow(
+        pause=None
+        if paused_at is None
+        else Pause(endpoint=fields["endpoint"], paused_at=paused_at, paused_by=paused_by, reason=reason),
         last_failure=None if failure is None else msgspec.json.decode(failure, type=Attempt),
+        **fields,
     )

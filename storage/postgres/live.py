@@ -1,5 +1,5 @@
-"""Open work of this moment: pending queries by attempt and by age, and undelivered notifications by endpoint. Bounded
-reads by index: the counts say "at least" from `COUNT_MAX` on.
+"""Open work of this moment: pending queries by attempt and by age. A bounded read by index: the counts say "at least"
+from `COUNT_MAX` on. Undelivered notifications by endpoint are in `endpoints`.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 import msgspec
 
 from storage.postgres.database import Database
-from storage.postgres.notifications import ENDPOINT
 
 COUNT_MAX = 20_000
 """Rows that are read, those due longest first: whoever looks needs no exact number of so many."""
@@ -17,8 +16,6 @@ ATTEMPT_BOUNDS = (2, 5, 9, 17)
 
 AGE_BOUNDS_S = (60.0, 600.0, 3_600.0, 86_400.0)
 """Age of the payment that is asked about."""
-
-ENDPOINTS_MAX = 100
 
 
 class OpenQueries(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,16 +27,6 @@ class OpenQueries(msgspec.Struct, frozen=True, kw_only=True):
     by_age: list[int]
     deadlines: int
     is_more: bool
-
-
-class OpenEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Notifications that an endpoint has not acknowledged, and the age of the oldest of them."""
-
-    endpoint: str
-    undelivered: int
-    oldest_s: float
-    attempt_max: int
-    dead: int
 
 
 _QUERIES = f"""
@@ -63,33 +50,7 @@ SELECT json_build_object(
     'is_more', (SELECT count(*) FROM rows) = {COUNT_MAX}
 )::text"""
 
-_ENDPOINTS = f"""
-WITH rows AS (
-    (SELECT url, created_at, attempt, false AS is_dead FROM notifications
-      WHERE delivered_at IS NULL AND superseded_at IS NULL AND dead_at IS NULL
-      ORDER BY due_at LIMIT {COUNT_MAX})
-    UNION ALL
-    (SELECT url, created_at, attempt, true FROM notifications
-      WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
-      ORDER BY dead_at DESC LIMIT {COUNT_MAX})
-)
-SELECT {ENDPOINT} AS endpoint,
-       count(*) FILTER (WHERE NOT is_dead) AS undelivered,
-       coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE NOT is_dead)), 0)::float8 AS oldest_s,
-       coalesce(max(attempt) FILTER (WHERE NOT is_dead), 0) AS attempt_max,
-       count(*) FILTER (WHERE is_dead) AS dead
-  FROM rows
- GROUP BY 1
- ORDER BY oldest_s DESC, dead DESC, endpoint
- LIMIT {ENDPOINTS_MAX}"""
-
-
 async def read_open_queries(db: Database) -> OpenQueries:
     """Raises DatabaseUnavailable."""
     text = await db.fetchval(_QUERIES, list(ATTEMPT_BOUNDS), list(AGE_BOUNDS_S))
     return msgspec.json.decode(text, type=OpenQueries)
-
-
-async def read_open_endpoints(db: Database) -> list[OpenEndpoint]:
-    """Endpoints with an undelivered notification or a dead letter, the oldest first. Raises DatabaseUnavailable."""
-    return [OpenEndpoint(**dict(row)) for row in await db.fetch(_ENDPOINTS)]

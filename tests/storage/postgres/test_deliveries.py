@@ -382,6 +382,26 @@ async def test_an_endpoint_is_paused_once_and_resumed_once(db: Database) -> None
     assert not await endpoints.resume(db, HOOK)
 
 
+async def test_endpoints_with_the_oldest_undelivered_notification_come_first_and_each_is_found(db: Database) -> None:
+    urls = ("https://newer.test/hook?x=1", "https://older.test/", "https://dead.test/")
+    for n, url in enumerate(urls):
+        await db.execute("UPDATE notifications SET url = $2 WHERE id = $1", await to_deliver(db, f"A-{n}"), url)
+    await db.execute("UPDATE notifications SET created_at = created_at - interval '1 h' WHERE order_no = 'A-1'")
+    await db.execute("UPDATE notifications SET dead_at = now() WHERE order_no = 'A-2'")
+    await endpoints.pause(db, "https://paused.test/", by="kim", reason="they move")
+    listed = await endpoints.list_endpoints(db)
+    assert [(row.endpoint, row.undelivered, row.dead) for row in listed] == [
+        ("https://older.test/", 1, 0),
+        ("https://newer.test/hook", 1, 0),
+        ("https://paused.test/", 0, 0),
+        ("https://dead.test/", 0, 1),
+    ]
+    assert [await endpoints.find_endpoint(db, row.endpoint) for row in listed] == listed
+    assert await endpoints.find_endpoint(db, "https://none.test/") is None
+    first = await endpoints.list_endpoints(db, limit=1)
+    assert [row.endpoint for row in first] == ["https://older.test/", "https://paused.test/"]
+
+
 async def test_endpoints_are_listed_with_what_waits_for_them(db: Database) -> None:
     assert await endpoints.list_endpoints(db) == []
     await endpoints.pause(db, "https://quiet.test/", by="kim", reason="")

@@ -443,18 +443,6 @@ async def test_pending_queries_are_counted_by_attempt_and_by_age(db: Database) -
     assert not queries.is_more
 
 
-async def test_endpoints_with_the_oldest_undelivered_notification_come_first(db: Database) -> None:
-    for order_no, url in (("A-1", HOOK), ("A-2", f"{HOOK}?x"), ("A-3", "https://other.test/")):
-        await placed(db, order_no, notify_url=url)
-        await pay(db, order_no)
-    await db.execute("UPDATE notifications SET created_at = now() - interval '1 h', attempt = 4 WHERE order_no = 'A-3'")
-    await db.execute("UPDATE notifications SET dead_at = now() WHERE order_no = 'A-2'")
-    other, hook = await live.read_open_endpoints(db)
-    assert (other.endpoint, other.undelivered, other.attempt_max, other.dead) == ("https://other.test/", 1, 4, 0)
-    assert other.oldest_s >= 3600
-    assert (hook.endpoint, hook.undelivered, hook.dead) == (HOOK, 1, 1)
-
-
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 BOUNDED = (" LIMIT 20000", "LIMIT 100000")

@@ -9,11 +9,12 @@ import click
 from cli.acts import dry_run_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
+from cli.orders.money import amount_in_units
 from cli.orders.text import approval_line
 from cli.output import Stop, cell, json_option, print_json, print_table, printable, warn
 from core.case_choices import Choice
 from core.order import CaseReason
-from storage.postgres.cases import CaseRow, find_case, list_cases, list_open_cases
+from storage.postgres.cases import CaseRow, find_case, list_cases
 from storage.postgres.database import Database
 
 LIMIT_MAX = 1000
@@ -34,7 +35,10 @@ def cases() -> None:
 @click.option("--all", "with_resolved", is_flag=True, help="Also those that were resolved.")
 @click.option("--reason", type=click.Choice([reason.value for reason in CaseReason]), help="For this reason.")
 @click.option("--order", "order_no", help="About this order.")
-@click.option("--assignee", help="Only open ones that this operator has, oldest first.")
+@click.option("--assignee", help="That this operator has.")
+@click.option(
+    "--sort", type=click.Choice(["newest", "oldest"]), default="newest", show_default=True, help="Which come first."
+)
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True, help="How many at most.")
 @json_option
 def list_(
@@ -43,19 +47,22 @@ def list_(
     reason: str | None,
     order_no: str | None,
     assignee: str | None,
+    sort: str,
     limit: int,
     as_json: bool,
 ) -> None:
-    """List cases, newest first."""
-    of_reason = None if reason is None else CaseReason(reason)
-    if assignee is not None and (with_resolved or order_no is not None):
-        raise click.UsageError("--assignee chooses among open cases: give it without --all and --order")
-    if assignee is not None:
-        rows, more = with_database(lambda db: list_open_cases(db, reason=of_reason, assignee=assignee, limit=limit))
-    else:
-        rows, more = with_database(
-            lambda db: list_cases(db, open_only=not with_resolved, reason=of_reason, order_no=order_no, limit=limit)
+    """List cases."""
+    rows, more = with_database(
+        lambda db: list_cases(
+            db,
+            open_only=not with_resolved,
+            reason=None if reason is None else CaseReason(reason),
+            order_no=order_no,
+            assignee=assignee,
+            oldest_first=sort == "oldest",
+            limit=limit,
         )
+    )
     if as_json:
         print_json(rows)
     else:
@@ -141,10 +148,21 @@ def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, as_json
 @click.option("--reason", "--resolution", required=True, help="The cause, and what was done about it.")
 @click.option("--by", required=True, help="Who did it.")
 @click.option("--order", "order_no", help="The order to attach the money to; for the choice attach.")
+@click.option("--amount", help="How much of it, like 12.50, for the choice refund; all that is left without it.")
+@click.option("--key", default="", help="A key of yours for the refund, a ticket's number. --amount needs it.")
 @dry_run_option
 @json_option
 def resolve(
-    case_id: int, *, choice: str, reason: str, by: str, order_no: str | None, dry_run: bool, as_json: bool
+    case_id: int,
+    *,
+    choice: str,
+    reason: str,
+    by: str,
+    order_no: str | None,
+    amount: str | None,
+    key: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Answer a case.
 
@@ -156,12 +174,13 @@ def resolve(
 
     if not reason.strip() or not by.strip():
         raise click.UsageError("--reason and --by say what was done and by whom: neither may be empty")
-    answer = Answer(choice=Choice(choice), order_no=order_no)
+    answer = Answer(choice=Choice(choice), order_no=order_no, key=key, amount=_amount(case_id, choice, amount, key))
     if dry_run:
         preview = with_resources(lambda resources: preview_answer(resources, case_id, answer))
         show_preview(preview, as_json=as_json)
         return
-    act = this_act(str(case_id), by=by.strip(), choice=choice, reason=reason.strip())
+    given = {name: value for name, value in (("amount", amount), ("key", key), ("order_no", order_no)) if value}
+    act = this_act(str(case_id), by=by.strip(), choice=choice, reason=reason.strip(), **given)
     if answer.choice is Choice.NOTE:  # needs neither Redis nor an account
         noted = with_database(lambda db: flow.resolve(db, case_id, resolution=reason, by=by.strip()), act=act)
         print_json({"case": noted, "approval": None}) if as_json else click.echo(f"resolved case {case_id}")
@@ -176,6 +195,20 @@ def resolve(
     click.echo(f"case {case_id} stays open until that is done" if is_open else f"resolved case {case_id}")
     if answered.approval is not None:
         click.echo(approval_line(answered.approval))
+
+
+def _amount(case_id: int, choice: str, amount: str | None, key: str) -> int | None:
+    """--amount in minor units of the currency of the case's order."""
+    if amount is None:
+        return None
+    if choice != Choice.REFUND:
+        raise click.UsageError("--amount is of the choice refund")
+    if not key:
+        raise click.UsageError("--amount needs --key: without one, running this twice would refund twice")
+    order_no = _get(case_id).order_no
+    if order_no is None:
+        raise Stop(f"case {case_id} is about no order: nothing of it can be refunded")
+    return amount_in_units(order_no, amount)
 
 
 def _get(case_id: int) -> CaseRow:

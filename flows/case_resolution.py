@@ -15,7 +15,7 @@ from core.order import OrderState
 from core.previews import query_preview
 from flows.accept import accept_late, preview_accept
 from flows.attach import attach_payment, preview_attach
-from flows.cases import get_case, resolve
+from flows.cases import get_case, resolve, too_late
 from flows.refresh import refresh_order
 from flows.refund_request import RefundWish, preview_refund, request_refund
 from runtime.resources import Resources
@@ -25,12 +25,16 @@ from storage.postgres.refund_approvals import Approval
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """An answer to a case. `amount` and `key` are of a refund, `order_no` names the order for money that is unknown."""
+    """An answer to a case. `amount` and `key` are of a refund, `order_no` names the order for money that is unknown.
+
+    `case_version` is that of the case as it was seen, `expected_version` that of its order; None: whatever it is.
+    """
 
     choice: Choice
     amount: int | None = None
     key: str = ""
     order_no: str | None = None
+    case_version: int | None = None
     expected_version: int | None = None
 
 
@@ -74,16 +78,20 @@ async def answer_case(resources: Resources, case_id: int, answer: Answer, *, by:
 
     Raises:
         NotFound: there is no such case.
-        NotPossible: somebody has resolved it, the choice does not fit it, or the act is not possible now.
+        NotPossible: somebody has resolved it, or has changed it since; the choice does not fit it, or the act is not
+            possible now.
         PreviewOutdated, RefundConflict, InvalidRequest, UnknownAccount: of the act.
     """
     reason = check_reason(reason)
     if answer.choice is Choice.NOTE:
-        return Answered(case=await resolve(resources.db, case_id, resolution=reason, by=by))
+        noted = await resolve(resources.db, case_id, resolution=reason, by=by, version=answer.case_version)
+        return Answered(case=noted)
     case = await get_case(resources.db, case_id)
     refusal = _refusal(case, answer.choice)
     if refusal is not None:
         raise NotPossible(refusal)
+    if answer.case_version not in (None, case.version):
+        raise too_late(case)
     answered = await _act(resources, case, answer, by=by, reason=reason)
     if answer.choice.ends_case:  # the act itself may have resolved it
         await resolve_case(resources.db, case_id, resolution=reason, by=by)

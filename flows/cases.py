@@ -41,7 +41,7 @@ async def assign(db: Database, case_id: int, assignee: str | None, *, version: i
             raise InvalidRequest(f"assignee: a name of 1 to {ASSIGNEE_CHARACTERS_MAX} characters")
     assigned = await assign_case(db, case_id, assignee, version=version)
     if assigned is None:
-        raise _too_late(await get_case(db, case_id))
+        raise too_late(await get_case(db, case_id))
     log.info("case_assigned", case_id=case_id)
     return assigned
 
@@ -57,12 +57,12 @@ async def resolve(db: Database, case_id: int, *, resolution: str, by: str, versi
     if not 0 < len(resolution) <= RESOLUTION_CHARACTERS_MAX:
         raise InvalidRequest(f"resolution: 1 to {RESOLUTION_CHARACTERS_MAX} characters that say what was done")
     if not await resolve_case(db, case_id, resolution=resolution, by=by, version=version):
-        raise _too_late(await get_case(db, case_id))
+        raise too_late(await get_case(db, case_id))
     log.info("case_resolved", case_id=case_id, by=by)
     return await get_case(db, case_id)
 
 
-def _too_late(case: CaseRow) -> NotPossible:
+def too_late(case: CaseRow) -> NotPossible:
     """The reason why an act on the case came too late: who has resolved it, or has it now."""
     if case.resolved_at is not None:
         return NotPossible(Line("case.resolved_by", {"id": case.id, "by": case.by or "?"}))

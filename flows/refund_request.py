@@ -48,6 +48,20 @@ class RefundWish(Struct, frozen=True, kw_only=True):
     key: str = ""
 
 
+def refund_amount(text: str, currency: str) -> int | None:
+    """Minor units of an amount as a person writes it; None: it is empty, for all that is left.
+
+    Raises:
+        InvalidRequest: it is none of this currency, or nothing.
+    """
+    if not text.strip():
+        return None
+    amount = minor_units(text.strip(), currency)
+    if amount == 0:
+        raise InvalidRequest("nothing is no refund")
+    return amount
+
+
 class RequestedRefund(Struct, frozen=True, kw_only=True):
     """The order as it is then, with the refund; or the approval that it waits for."""
 

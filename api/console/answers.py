@@ -1,86 +1,124 @@
-"""Answers to a case: acts that fit its reason, or a note."""
+"""The page that resolves a case: the choices that fit it, what each would do, and its form. A note is one of them."""
 
 from __future__ import annotations
 
 from secrets import token_hex
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from api.console.acting import CONFLICT, number_in, shown
+from api.console.acting import CONFLICT, shown
+from api.console.cases import case_id_of
 from api.console.render import render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
 from core.acts import Preview
 from core.case_choices import Choice, choices_for
-from core.errors import NotFound, NotPossible, PreviewOutdated
+from core.errors import NotPossible, PreviewOutdated
+from core.order import Payment
 from flows.case_resolution import Answer, answer_case, preview_answer
-from storage.postgres.cases import CaseRow, find_case
-
-
-def acting_choices(case: CaseRow) -> list[Choice]:
-    """The answers to a case that are acts: all but the note."""
-    fitting = choices_for(case.reason, has_order=case.order_no is not None)
-    return [choice for choice in fitting if choice is not Choice.NOTE]
+from flows.cases import get_case
+from flows.refund_request import refund_amount
+from storage.postgres.cases import CaseRow
+from storage.postgres.orders import find_state
 
 
 class AnswerForm(msgspec.Struct, frozen=True, kw_only=True):
-    choice: Choice = Choice.NOTE
+    """`amount` as a person writes it, of the choice *refund*; empty: all that is left. `key` was made with the page.
+
+    `version` is the order's, `case_version` the case's, as the page showed them.
+    """
+
+    choice: Choice | None = None
     order_no: str = ""
+    amount: str = ""
     key: str = ""
+    case_version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     version: int | None = None
 
 
 async def ask_answer(context: Context, visit: Visit) -> Reply:
-    return await _case_page(context, visit, visit.read_query(AnswerForm))
+    """The choices with what the chosen one would do. A case that is resolved is shown instead."""
+    case = await get_case(visit.db, case_id_of(visit))
+    if case.resolved_at is not None:
+        return see_other(_address(case))
+    return await _page(context, visit, case, visit.read_query(AnswerForm))
 
 
 async def do_answer(context: Context, visit: Visit) -> Reply:
     form, reason = visit.read_form(AnswerForm), visit.reason()
-    case = await _case(visit)
-    await visit.record("cases.resolve", str(case.id), {"choice": form.choice, "reason": reason})
+    case = await get_case(visit.db, case_id_of(visit))
+    answer = _answer(form, await _payment(visit, case))
+    detail = {
+        "choice": answer.choice,
+        "reason": reason,
+        "order_no": answer.order_no,
+        "amount": answer.amount,
+        "key": answer.key if answer.choice is Choice.REFUND else None,
+    }
+    await visit.record("cases.resolve", str(case.id), {name: each for name, each in detail.items() if each})
     try:
-        answered = await answer_case(context.resources, case.id, _answer(form), by=visit.operator, reason=reason)
+        answered = await answer_case(context.resources, case.id, answer, by=visit.operator, reason=reason)
     except (NotPossible, PreviewOutdated) as refused:
-        return await _case_page(context, visit, form, refused)
+        return await _page(context, visit, await get_case(visit.db, case.id), form, refused)
     if answered.approval is not None:
         return see_other("/ops/approvals", "money.refund_waits", approval=str(answered.approval.id))
-    is_open = answered.case.resolved_at is None
-    here = path_of("/ops/cases/{id}", id=str(case.id))
-    return see_other(here, "money.case_stays" if is_open else "money.case_resolved", case=str(case.id))
+    notice = "cases.stays" if answered.case.resolved_at is None else "cases.was_resolved"
+    return see_other(_address(case), notice, id=case.id)
 
 
-async def _case_page(
-    context: Context, visit: Visit, form: AnswerForm, refused: NotPossible | PreviewOutdated | None = None
+async def _page(
+    context: Context, visit: Visit, case: CaseRow, form: AnswerForm, refused: NotPossible | PreviewOutdated | None = None
 ) -> Reply:
-    case = await _case(visit)
-    choices = [*acting_choices(case), Choice.NOTE]
-    if form.choice is Choice.NOTE and refused is None and "choice" not in visit.query:
-        form = msgspec.structs.replace(form, choice=choices[0])
-    form = msgspec.structs.replace(form, key=form.key or token_hex(8), order_no=form.order_no or case.order_no or "")
+    choices = choices_for(case.reason, has_order=case.order_no is not None)
+    form = msgspec.structs.replace(
+        form,
+        choice=form.choice or choices[0],
+        key=form.key or token_hex(8),
+        order_no=form.order_no or case.order_no or "",
+    )
+    payment = await _payment(visit, case)
     preview = Preview(lines=()) if refused is None else shown(refused)
     if refused is None and (form.choice is not Choice.ATTACH or form.order_no):
-        preview = await preview_answer(context.resources, case.id, _answer(form))
+        preview = await preview_answer(context.resources, case.id, _answer(form, payment))
     return render(
         visit,
-        "money/case.html",
+        "cases/resolve.html",
         status=200 if refused is None else CONFLICT,
-        title=visit.language.texts["money.resolve"].format(id=case.id),
+        title=visit.language.texts["cases.resolve_title"].format(id=case.id),
         case=case,
         form=form,
-        choices=[(choice, visit.language.texts[f"money.choices.{choice}"]) for choice in choices],
-        takes_order=Choice.ATTACH in choices,
+        choices=choices,
+        payment=payment,
         preview=preview,
         has_moved=isinstance(refused, PreviewOutdated),
     )
 
 
-def _answer(form: AnswerForm) -> Answer:
-    return Answer(choice=form.choice, order_no=form.order_no or None, key=form.key, expected_version=form.version)
+def _answer(form: AnswerForm, payment: Payment | None) -> Answer:
+    """Raises InvalidRequest: the amount is none of the payment's currency."""
+    choice = form.choice or Choice.NOTE
+    amount = None
+    if choice is Choice.REFUND and payment is not None:
+        amount = refund_amount(form.amount, payment.currency)
+    return Answer(
+        choice=choice,
+        order_no=(form.order_no or None) if choice is Choice.ATTACH else None,
+        amount=amount,
+        key=form.key,
+        case_version=form.case_version,
+        expected_version=form.version,
+    )
 
 
-async def _case(visit: Visit) -> CaseRow:
-    case = await find_case(visit.db, number_in(visit.params["id"]))
-    if case is None:
-        raise NotFound("there is no such case")
-    return case
+async def _payment(visit: Visit, case: CaseRow) -> Payment | None:
+    """The payment that the case is about, if an order here has it."""
+    state = None if case.order_no is None else await find_state(visit.db, case.order_no)
+    payments = () if state is None else state.payments
+    return next((each for each in payments if each.key == (case.account, case.out_trade_no)), None)
+
+
+def _address(case: CaseRow) -> str:
+    return path_of("/ops/cases/{id}", id=str(case.id))

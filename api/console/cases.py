@@ -8,7 +8,6 @@ from enum import StrEnum
 
 import msgspec
 
-from api.console.answers import acting_choices
 from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
@@ -17,7 +16,7 @@ from core.errors import InvalidRequest, NotFound
 from core.order import CaseReason
 from flows import cases
 from flows.guides.texts import guide_of, pieces
-from storage.postgres.cases import count_open_cases, list_open_cases
+from storage.postgres.cases import count_open_cases, list_cases
 
 ROWS_PER_PAGE = 50
 
@@ -54,8 +53,9 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 async def show(_context: Context, visit: Visit) -> Reply:
     query = visit.read_query(Query)
-    rows, cursor = await list_open_cases(
+    rows, cursor = await list_cases(
         visit.db,
+        oldest_first=True,
         reason=query.reason,
         assignee=visit.operator if query.whose is Whose.MINE else None,
         unassigned_only=query.whose is Whose.NOBODY,
@@ -90,7 +90,6 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
         case=case,
         what=[] if guide is None else list(pieces(guide.what)),
         do=[] if guide is None else list(pieces(guide.do)),
-        answers=acting_choices(case),
         inbox=visit.back if visit.back.startswith("/ops/cases?") else "/ops/cases",
     )
 
@@ -108,28 +107,10 @@ async def assign(_context: Context, visit: Visit) -> Reply:
     return see_other(back, "cases.assigned", id=case_id, assignee=assignee)
 
 
-async def show_resolution(_context: Context, visit: Visit) -> Reply:
-    """The form to resolve a case. One that is resolved is shown instead."""
-    case = await cases.get_case(visit.db, case_id_of(visit))
-    if case.resolved_at is not None:
-        return see_other(f"/ops/cases/{case.id}")
-    title = visit.language.texts["cases.resolve_title"].format(id=case.id)
-    return render(visit, "cases/resolve.html", title=title, case=case)
-
-
-async def resolve(_context: Context, visit: Visit) -> Reply:
-    """Write down the answer. This changes no order and moves no money."""
-    case_id, reason = case_id_of(visit), visit.reason()
-    version = _version(visit)
-    await visit.record("cases.resolve", str(case_id), {"reason": reason})
-    await cases.resolve(visit.db, case_id, resolution=reason, by=visit.operator, version=version)
-    return see_other(f"/ops/cases/{case_id}", "cases.was_resolved", id=case_id)
-
-
 def _version(visit: Visit) -> int:
     """The version of the case that the operator has seen."""
     version = visit.form.get("version", "")
-    if _ID.fullmatch(version) is None:
+    if _ID.fullmatch(version) is None or int(version) >= 2**31:
         raise InvalidRequest("version: open the case again")
     return int(version)
 

@@ -16,16 +16,16 @@ from api.console.render import render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
-from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated
+from core.errors import NotFound, NotPossible, PreviewOutdated
 from core.evidence import Source
 from core.lifecycle import acceptable_payments, refund_obstacle, refundable_amount
-from core.money import decimal_text, minor_units
+from core.money import decimal_text
 from core.order import OrderState, OrderStatus, Payment
 from core.previews import query_preview
 from flows.accept import accept_late, preview_accept
 from flows.close import preview_close, request_close
 from flows.refresh import refresh_order
-from flows.refund_request import RefundWish, preview_refund, request_refund
+from flows.refund_request import RefundWish, preview_refund, refund_amount, request_refund
 from storage.postgres.orders import find_state
 from storage.postgres.refund_approvals import approvals_of
 
@@ -169,13 +169,10 @@ async def _refund_page(
 
 def _wish(state: OrderState, payment: Payment, form: RefundForm) -> RefundWish:
     """Raises InvalidRequest: the amount is none of this currency."""
-    amount = minor_units(form.amount.strip(), payment.currency) if form.amount.strip() else None
-    if amount == 0:
-        raise InvalidRequest("amount: nothing is no refund")
     return RefundWish(
         order_no=state.order.order_no,
         out_trade_no=payment.out_trade_no,
-        amount=amount,
+        amount=refund_amount(form.amount, payment.currency),
         key=form.key or token_hex(8),
     )
 

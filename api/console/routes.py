@@ -77,10 +77,8 @@ ROWS: tuple[Row, ...] = (
     page("/ops/cases", _VIEWER, cases.show, nav="cases"),
     page("/ops/cases/{id}", _VIEWER, cases.show_one),
     act("/ops/cases/{id}/assign", _OPERATOR, cases.assign),
-    page("/ops/cases/{id}/resolve", _OPERATOR, cases.show_resolution),
-    act("/ops/cases/{id}/resolve", _OPERATOR, cases.resolve),
-    page("/ops/cases/{id}/answer", _OPERATOR, answers.ask_answer),
-    act("/ops/cases/{id}/answer", _OPERATOR, answers.do_answer),
+    page("/ops/cases/{id}/resolve", _OPERATOR, answers.ask_answer),
+    act("/ops/cases/{id}/resolve", _OPERATOR, answers.do_answer),
     #
     # -- notifications and endpoints
     page("/ops/notifications", _VIEWER, notifications.show_list, nav="notifications"),

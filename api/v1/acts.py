@@ -25,6 +25,7 @@ Reason = Annotated[
 ExpectedVersion = Annotated[
     int, Meta(ge=1, description="The order's version that you looked at: with another one nothing is done.")
 ]
+CaseVersion = Annotated[int, Meta(ge=1, le=2**31 - 1, description="The case's version, as it was seen.")]
 DryRun = Annotated[bool, Meta(description="Say what it would do, and do nothing.")]
 
 

@@ -9,16 +9,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from api.v1.acts import DryRun, PreviewView, Reason
+from api.v1.acts import CaseVersion, DryRun, PreviewView, Reason
 from api.v1.schemas import AccountName, CaseView, Cursor, DisputeView, Limit
 from core.clocks import Instant
 from core.closing_view import DayView
 from core.dispute import DisputeState
-from core.order import CaseReason
 from core.reconciliation import Finding
 
 Note = Annotated[str, Meta(max_length=500, description="For those who read it later.")]
-Version = Annotated[int, Meta(ge=1, description="The case's version, as it was seen.")]
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,20 +154,10 @@ class ReconciliationDetail(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
-class InboxQuery(_Input, frozen=True, kw_only=True):
-    """Choice of open cases, oldest first."""
-
-    reason: CaseReason | None = None
-    assignee: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
-    unassigned: bool = False
-    cursor: Cursor | None = None
-    limit: Limit = 50
-
-
 class AssignInput(_Input, frozen=True, kw_only=True):
     """`assignee` null gives the case back: anybody may take it."""
 
-    version: Version
+    version: CaseVersion
     assignee: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
 
 

@@ -20,7 +20,6 @@ from api.v1.day_schemas import (
     DifferenceView,
     DisputePage,
     DisputesQuery,
-    InboxQuery,
     ListedDispute,
     ReconciliationDetail,
     ReconciliationPage,
@@ -31,7 +30,7 @@ from api.v1.day_schemas import (
     StatementInput,
     StatementRequestView,
 )
-from api.v1.schemas import CasePage, CaseView
+from api.v1.schemas import CaseView
 from core.acts import check_reason
 from core.closing_view import view_of
 from core.dispute import Dispute
@@ -39,7 +38,7 @@ from core.errors import NotFound
 from flows import cases, closings
 from flows.guides.texts import guide_of
 from flows.reconcile.requested import request_fetched
-from storage.postgres.cases import CaseRow, list_open_cases
+from storage.postgres.cases import CaseRow
 from storage.postgres.disputes import list_disputes
 from storage.postgres.orders import find_now
 from storage.postgres.reconciliation.differences import list_differences
@@ -113,20 +112,6 @@ async def get_reconciliation(context: Context, request: Request, query: Differen
     differences = msgspec.convert(found[: query.limit], list[DifferenceView], from_attributes=True)
     return json_response(
         ReconciliationDetail(reconciliation=_run(runs[0]), differences=differences, more=len(found) > query.limit)
-    )
-
-
-async def find_open_cases(context: Context, _request: Request, query: InboxQuery) -> Response:
-    rows, cursor = await list_open_cases(
-        context.resources.db,
-        reason=query.reason,
-        assignee=query.assignee,
-        unassigned_only=query.unassigned,
-        cursor=query.cursor,
-        limit=query.limit,
-    )
-    return json_response(
-        CasePage(cases=msgspec.convert(rows, list[CaseView], from_attributes=True), next_cursor=cursor)
     )
 
 

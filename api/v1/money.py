@@ -13,6 +13,7 @@ from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response
 from api.v1.acts import (
+    CaseVersion,
     DryRun,
     ExpectedVersion,
     LineView,
@@ -125,13 +126,16 @@ class SwitchInput(_Input, frozen=True, kw_only=True):
 
 
 class AnswerInput(_Input, frozen=True, kw_only=True):
-    """An answer to a case. `amount` and `key` are of the choice `refund`, `order_no` of `attach`."""
+    """An answer to a case. `amount` and `key` are of the choice `refund`, `order_no` of `attach`. `version`: the case's,
+    as it was seen; `expected_version`: its order's.
+    """
 
     reason: Reason
     choice: Choice = Choice.NOTE
     amount: Amount | None = None
     key: Key | None = None
     order_no: OrderNo | None = None
+    version: CaseVersion | None = None
     expected_version: ExpectedVersion | None = None
     dry_run: DryRun = False
 
@@ -282,6 +286,7 @@ async def resolve(context: Context, request: Request, body: AnswerInput) -> Resp
         amount=body.amount,
         key=body.key or "",
         order_no=body.order_no,
+        case_version=body.version,
         expected_version=body.expected_version,
     )
     if body.dry_run:

@@ -10,6 +10,7 @@ from api.http.response import Response, json_response, unless_known
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
+    CasesSort,
     CaseView,
     OrderInput,
     OrderPage,
@@ -118,6 +119,9 @@ async def find_cases(context: Context, _request: Request, query: CasesQuery) -> 
         open_only=query.open,
         reason=query.reason,
         order_no=query.order_no,
+        assignee=query.assignee,
+        unassigned_only=query.unassigned,
+        oldest_first=query.sort is CasesSort.OLDEST,
         cursor=query.cursor,
         limit=query.limit,
     )

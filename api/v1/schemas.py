@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -144,12 +145,26 @@ class OrdersQuery(_Input, frozen=True, kw_only=True):
     limit: Limit = 50
 
 
+class CasesSort(StrEnum):
+    """Order of a list of cases, by the time they were opened."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
 class CasesQuery(_Input, frozen=True, kw_only=True):
-    """Choice of cases to list, newest first. `open` is true by default: those are the ones to look at."""
+    """Choice of cases to list. `open` is true by default: those are the ones to look at. `assignee`: only theirs.
+
+    `unassigned`: only those that nobody works on. `sort` is `newest` first, or `oldest` first, as an inbox has them; a
+    cursor goes on in the sort of its own list.
+    """
 
     open: bool = True
     reason: CaseReason | None = None
     order_no: OrderNo | None = None
+    assignee: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    unassigned: bool = False
+    sort: CasesSort = CasesSort.NEWEST
     cursor: Cursor | None = None
     limit: Limit = 50
 

@@ -170,23 +170,25 @@ def show_requested(requested: RequestedRefund, *, as_json: bool) -> None:
 
 def _wish(order_no: str, out_trade_no: str, amount: str | None, key: str) -> RefundWish:
     """The wish, with the amount in minor units of the order's currency."""
-    from core.errors import InvalidRequest, NotFound
-    from core.money import minor_units
     from flows.refund_request import RefundWish
+
+    minor = None if amount is None else amount_in_units(order_no, amount)
+    return RefundWish(order_no=order_no, out_trade_no=out_trade_no, key=key, amount=minor)
+
+
+def amount_in_units(order_no: str, amount: str) -> int | None:
+    """--amount in minor units of the order's currency."""
+    from core.errors import InvalidRequest, NotFound
+    from flows.refund_request import refund_amount
     from storage.postgres.orders import find_state
 
-    if amount is None:
-        return RefundWish(order_no=order_no, out_trade_no=out_trade_no, key=key)
     state = with_database(lambda db: find_state(db, order_no))
     if state is None:
         raise NotFound(f"there is no order {order_no}")
     try:
-        minor = minor_units(amount, state.order.currency)
+        return refund_amount(amount.strip() or "0", state.order.currency)
     except InvalidRequest as error:
         raise Wrong(f"--amount: {error.detail}") from None
-    if minor == 0:
-        raise Wrong("--amount: nothing is no refund")
-    return RefundWish(order_no=order_no, out_trade_no=out_trade_no, key=key, amount=minor)
 
 
 def _show(state: OrderState, *, as_json: bool) -> None:

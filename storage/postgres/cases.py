@@ -47,33 +47,34 @@ class CaseCount(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS = """id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at,
        resolution, by, assignee, assigned_at, version"""
-_LIST = f"""
-SELECT {_COLUMNS}
-  FROM {{cases}}
- WHERE ($1 = false OR resolved_at IS NULL)
-   AND ($2::text IS NULL OR reason = $2)
-   AND (opened_at, id) < (coalesce($3::timestamptz, 'infinity'), coalesce($4::bigint, 0))
- ORDER BY opened_at DESC, id DESC
- LIMIT $5"""
-_LIST_ALL = _LIST.format(cases="cases")
-# OFFSET keeps the planner from looking for an order's cases along all of them.
-_LIST_OF_ORDER = _LIST.format(cases="(SELECT * FROM cases WHERE order_no = $6 OFFSET 0) AS of_order")
-
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _IS_OPEN = "resolved_at IS NULL AND id > 0"
 """As in the index of open cases by time, which no other statement may use: it has no key."""
 
-# The oldest first, page by page: an inbox. With the columns of its index it reads no other row.
-_OPEN_CHOSEN = f"""
+_LIST = f"""
 SELECT {_COLUMNS}
-  FROM cases
- WHERE {_IS_OPEN} AND (opened_at, id) > (coalesce($1::timestamptz, '-infinity'), coalesce($2::bigint, 0))
+  FROM {{cases}}
+ WHERE {{chosen}} AND (opened_at, id) {{beyond}}
    AND ($3::text IS NULL OR reason = $3)
    AND ($4::text IS NULL OR assignee = $4)
    AND NOT ($5 AND assignee IS NOT NULL)
    AND ($6::timestamptz IS NULL OR opened_at < $6)
- ORDER BY opened_at, id
+ ORDER BY opened_at {{way}}, id {{way}}
  LIMIT $7"""
+_NEWEST_FIRST = {"beyond": "< (coalesce($1::timestamptz, 'infinity'), coalesce($2::bigint, 0))", "way": "DESC"}
+_OLDEST_FIRST = {"beyond": "> (coalesce($1::timestamptz, '-infinity'), coalesce($2::bigint, 0))", "way": "ASC"}
+# OFFSET keeps the planner from looking for an order's cases along all of them.
+_OF_ORDER = "(SELECT * FROM cases WHERE order_no = $8 OFFSET 0) AS of_order"
+_LISTS = {
+    (is_of_order, open_only, oldest_first): _LIST.format(
+        cases=_OF_ORDER if is_of_order else "cases",
+        chosen=_IS_OPEN if open_only else "true",
+        **(_OLDEST_FIRST if oldest_first else _NEWEST_FIRST),
+    )
+    for is_of_order in (False, True)
+    for open_only in (False, True)
+    for oldest_first in (False, True)
+}
 _COUNTS = f"""
 SELECT reason, count(*) AS open, count(*) FILTER (WHERE assignee IS NULL) AS unassigned,
        count(*) FILTER (WHERE assignee = $1) AS mine, min(opened_at) AS oldest_at
@@ -110,39 +111,23 @@ async def list_cases(
     open_only: bool = True,
     reason: CaseReason | None = None,
     order_no: str | None = None,
-    cursor: str | None = None,
-    limit: int = 50,
-) -> tuple[list[CaseRow], str | None]:
-    """Newest first, and the cursor of the next page (None at the end).
-
-    Raises:
-        InvalidRequest: the cursor is not one of ours.
-    """
-    at, number = _position(cursor)
-    statement, of_order = (_LIST_ALL, ()) if order_no is None else (_LIST_OF_ORDER, (order_no,))
-    rows = await db.fetch(statement, open_only, reason, at, number, limit + 1, *of_order)
-    found = [CaseRow(**dict(row)) for row in rows[:limit]]
-    last = found[-1] if len(rows) > limit else None
-    return found, None if last is None else encode_cursor(last.opened_at, str(last.id))
-
-
-async def list_open_cases(
-    db: Database,
-    *,
-    reason: CaseReason | None = None,
     assignee: str | None = None,
     unassigned_only: bool = False,
     opened_before: datetime | None = None,
+    oldest_first: bool = False,
     cursor: str | None = None,
     limit: int = 50,
 ) -> tuple[list[CaseRow], str | None]:
-    """The inbox: open cases, oldest first, and the cursor of the next page (None at the end). `assignee`: only theirs.
+    """Cases by the time they were opened, and the cursor of the next page (None at the end). `assignee`: only theirs.
 
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
     at, number = _position(cursor)
-    rows = await db.fetch(_OPEN_CHOSEN, at, number, reason, assignee, unassigned_only, opened_before, limit + 1)
+    statement = _LISTS[order_no is not None, open_only, oldest_first]
+    of_order = () if order_no is None else (order_no,)
+    chosen = (at, number, reason, assignee, unassigned_only, opened_before, limit + 1)
+    rows = await db.fetch(statement, *chosen, *of_order)
     found = [CaseRow(**dict(row)) for row in rows[:limit]]
     last = found[-1] if len(rows) > limit else None
     return found, None if last is None else encode_cursor(last.opened_at, str(last.id))

@@ -68,7 +68,7 @@ async def test_the_pages_of_acts_are_read_by_everybody_in_every_look(console: Co
             "approval": f"/ops/approvals/{approval.id}",
             "lookup": "/ops/lookup",
             "query": "/ops/orders/A-2/query",
-            "answer": f"/ops/cases/{case_id}/answer",
+            "answer": f"/ops/cases/{case_id}/resolve",
             "disable": f"/ops/accounts/{key.channel_account}/disable",
         }.items():
             await page.goto(path)

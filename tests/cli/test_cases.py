@@ -31,6 +31,7 @@ async def test_open_cases_are_listed_newest_first(nodrop: Nodrop, opened: list[i
     assert await listed(nodrop) == [newer, older]
     assert await listed(nodrop, "--reason", "paid_late") == [older]
     assert await listed(nodrop, "--order", "A-2") == [newer]
+    assert await listed(nodrop, "--sort", "oldest") == [older, newer]
     text = (await nodrop("cases", "list")).out
     assert "1 instead of 8888" in text
     assert "RESOLUTION" not in text
@@ -60,6 +61,8 @@ async def test_a_case_is_resolved_once(nodrop: Nodrop, opened: list[int]) -> Non
         ("12", "--resolution", "seen", "--by", " "),
         ("twelve", "--resolution", "seen", "--by", "alice"),
         ("99999999999999999999", "--resolution", "seen", "--by", "alice"),
+        ("12", "--resolution", "seen", "--by", "alice", "--amount", "1.00", "--key", "k"),
+        ("12", "--resolution", "seen", "--by", "alice", "--choice", "refund", "--amount", "1.00"),
     ],
 )
 async def test_a_case_is_never_resolved_without_an_answer_and_a_name(bare: Nodrop, wrong: tuple[str, ...]) -> None:
@@ -109,7 +112,7 @@ async def test_a_case_is_given_to_an_operator_and_back(nodrop: Nodrop, opened: l
         ("assign", "12", "--by", "bob"),
         ("assign", "12", "--to", "alice", "--nobody", "--by", "bob"),
         ("assign", "12", "--to", "alice", "--by", " "),
-        ("list", "--assignee", "alice", "--all"),
+        ("list", "--sort", "longest"),
     ],
 )
 async def test_an_assignment_names_one_operator(bare: Nodrop, wrong: tuple[str, ...]) -> None:

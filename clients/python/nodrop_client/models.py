@@ -124,11 +124,14 @@ class OrdersQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CasesQuery:
-    """Choice of cases to list. `limit` is the size of a page."""
+    """Choice of cases to list. `limit` is the size of a page; `sort` is `newest` or `oldest` first."""
 
     open: bool = True
     reason: str | None = None
     order_no: str | None = None
+    assignee: str | None = None
+    unassigned: bool = False
+    sort: str = "newest"
     cursor: str | None = None
     limit: int = 50
 

@@ -106,12 +106,19 @@ async def test_a_case_is_resolved_with_a_reason_at_the_version_that_was_seen(
 ) -> None:
     case_id = await opened(resources)
     anna, bert = await signed_in(Role.OPERATOR, "anna"), await signed_in(Role.OPERATOR, "bert")
-    form = (await anna.get(f"/ops/cases/{case_id}/resolve")).body.decode()
-    assert 'name="version" value="1"' in form
+    here = f"/ops/cases/{case_id}/resolve"
+    form = (await anna.get(f"{here}?choice=note")).body.decode()
+    assert 'name="case_version" value="1"' in form
     await bert.act(f"/ops/cases/{case_id}/assign", {"version": "1"})
-    assert (await anna.post(f"/ops/cases/{case_id}/resolve", {"version": "1", "reason": "seen"})).status == 409
-    assert (await bert.post(f"/ops/cases/{case_id}/resolve", {"version": "2"})).status == 400
-    page = await bert.act(f"/ops/cases/{case_id}/resolve", {"version": "2", "reason": "the buyer has the goods"})
+    for choice in ("note", "accept"):
+        late = await anna.post(here, {"case_version": "1", "choice": choice, "reason": "seen"})
+        assert (late.status, b"bert has case" in late.body) == (409, True)
+    note = {"case_version": "2", "choice": "note"}
+    assert (await bert.post(here, note)).status == 400
+    assert (await bert.post(here, note | {"case_version": "9999999999", "reason": "x"})).status == 400
+    page = await bert.act(here, note | {"reason": "the buyer has the goods"})
     assert b"the buyer has the goods" in page.body
     assert b"/resolve" not in page.body
-    assert (await anna.get(f"/ops/cases/{case_id}/resolve")).status == 303
+    assert (await anna.get(here)).status == 303
+    acts = [(act.by, act.action, act.detail) for act in await list_acts(resources.db, subject=str(case_id), limit=1)]
+    assert acts == [("bert", "cases.resolve", {"choice": "note", "reason": "the buyer has the goods"})]

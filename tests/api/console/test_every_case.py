@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.console.texts import LANGUAGES
-from core.case_choices import Choice, choices_for
+from core.case_choices import choices_for
 from core.operators import Role
 from core.order import CaseReason
 from runtime.resources import Resources
@@ -47,14 +47,15 @@ async def test_a_case_of_every_reason_is_explained_and_answered(
             shown = await page(anna, here, lang)
             assert language.texts[f"reason.{reason}"] in shown, (reason, lang)
             assert language.texts["cases.unknown"] not in shown, (reason, lang)
-            assert language.texts[f"reason.{reason}"] in await page(anna, f"{here}/answer", lang), (reason, lang)
-        offered = re.findall(rf'href="{here}/answer\?choice=(\w+)"', await page(anna, here))
-        assert offered == [choice for choice in choices_for(reason) if choice is not Choice.NOTE], reason
+            assert language.texts[f"reason.{reason}"] in await page(anna, f"{here}/resolve", lang), (reason, lang)
+        assert f'href="{here}/resolve" data-resolve' in await page(anna, here)
+        offered = re.findall(rf'href="{here}/resolve\?choice=(\w+)"', await page(anna, f"{here}/resolve"))
+        assert tuple(offered) == choices_for(reason), reason
         for choice in choices_for(reason):
-            looked_at = await page(anna, f"{here}/answer?choice={choice}&order_no={order_no}")
+            looked_at = await page(anna, f"{here}/resolve?choice={choice}&order_no={order_no}")
             assert 'class="preview"' in looked_at, (reason, choice)
         assert f'href="{here}"' in await page(anna, f"/ops/orders/{order_no}"), reason
-        answered = await anna.post(f"{here}/answer", {"choice": "note", **REASON})
+        answered = await anna.post(f"{here}/resolve", {"choice": "note", **REASON})
         assert (answered.status, answered.headers["location"]) == (303, here), reason
         case = await find_case(resources.db, case_id)
         assert case is not None

@@ -68,7 +68,7 @@ PATHS = (
     "/ops/days/main/{}",
     "/ops/days/{}/2026-11-01",
     "/ops/cases/{}",
-    "/ops/cases/{}/answer",
+    "/ops/cases/{}/resolve",
     "/ops/callbacks/{}",
     "/ops/notifications/{}",
     "/ops/reconciliation/{}",

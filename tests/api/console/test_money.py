@@ -260,22 +260,23 @@ async def test_of_two_operators_on_one_case_the_second_is_told_who_was_first(
 ) -> None:
     anna, ben = await signed_in(Role.OPERATOR, "anna"), await signed_in(Role.OPERATOR, "ben")
     sql = "INSERT INTO cases (reason, channel_account, detail) VALUES ('statement_total', 'main', '<b>') RETURNING id"
-    address = f"/ops/cases/{await resources.db.fetchval(sql)}/answer"
+    address = f"/ops/cases/{await resources.db.fetchval(sql)}/resolve"
     page = await anna.get(address)
     assert "&lt;b&gt;" in page.body.decode()
     assert "Nothing else changes." in text_of(page)
-    assert (await sent(anna, address, page)).headers["location"] == address.removesuffix("/answer")
+    assert (await sent(anna, address, page)).headers["location"] == address.removesuffix("/resolve")
     late = await sent(ben, address, page)
     assert (late.status, "anna has resolved case" in text_of(late)) == (409, True)
-    assert 'method="post" action="/ops/cases' not in (await ben.get(address)).body.decode()
-    assert (await ben.get("/ops/cases/0/answer")).status == (await ben.get("/ops/cases/x/answer")).status == 404
+    assert 'method="post" action="/ops/cases' not in late.body.decode()
+    assert (await ben.get(address)).headers["location"] == address.removesuffix("/resolve")
+    assert (await ben.get("/ops/cases/0/resolve")).status == (await ben.get("/ops/cases/x/resolve")).status == 404
 
 
 async def test_a_case_offers_what_fits_it(signed_in: SignedIn, paid: Paid, resources: Resources) -> None:
     order, anna = await paid(), await signed_in(Role.OPERATOR)
     sql = """INSERT INTO cases (reason, channel_account, out_trade_no, order_no)
              VALUES ('double_payment', 'main', $1, $2) RETURNING id"""
-    address = f"/ops/cases/{await resources.db.fetchval(sql, order.number, order.order_no)}/answer"
+    address = f"/ops/cases/{await resources.db.fetchval(sql, order.number, order.order_no)}/resolve"
     page = await anna.get(address)
     assert "waits for a second operator" in text_of(page)
     assert (await sent(anna, address, page)).headers["location"] == "/ops/approvals"
@@ -284,6 +285,24 @@ async def test_a_case_offers_what_fits_it(signed_in: SignedIn, paid: Paid, resou
     wrong = await anna.get(f"{address}?choice=accept")
     assert "no answer to a case of this kind" in text_of(wrong)
     assert (await anna.get(f"{address}?choice=forget")).status == 400
+
+
+async def test_a_case_is_answered_by_a_refund_in_part(signed_in: SignedIn, paid: Paid, resources: Resources) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR, "anna")
+    sql = """INSERT INTO cases (reason, channel_account, out_trade_no, order_no)
+             VALUES ('refund_failed', 'main', $1, $2) RETURNING id"""
+    address = f"/ops/cases/{await resources.db.fetchval(sql, order.number, order.order_no)}/resolve"
+    for wrong in ("12.505", "0", "-1", "x"):
+        assert (await anna.get(f"{address}?choice=refund&amount={wrong}")).status == 400, wrong
+    page = await anna.get(f"{address}?choice=refund&amount=12.50")
+    assert "12.50" in text_of(page)
+    assert await refunds(resources, order) == []
+    for _ in range(2):  # the form is sent twice
+        answer = await sent(anna, address, page)
+        assert (answer.status, answer.headers["location"]) == (303, address.removesuffix("/resolve")), text_of(answer)
+    assert await refunds(resources, order) == [1250]
+    [row, *_] = await list_acts(resources.db, limit=1)
+    assert (row.action, row.detail["choice"], row.detail["amount"]) == ("cases.resolve", "refund", 1250)
 
 
 async def test_an_account_is_switched_off_and_on(signed_in: SignedIn, account: str, resources: Resources) -> None:

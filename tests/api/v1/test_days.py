@@ -73,7 +73,8 @@ async def test_a_day_is_read_and_signed_off(
         ("/v1/statements/999999", 404),
         ("/v1/cases/x", 404),
         ("/v1/cases/99999999999999999999", 404),
-        ("/v1/inbox?reason=none", 400),
+        ("/v1/cases?reason=none", 400),
+        ("/v1/cases?sort=longest", 400),
     ],
 )
 async def test_what_is_not_there_is_a_problem(client: Client, account: str, address: str, status: int) -> None:
@@ -122,14 +123,20 @@ async def test_a_case_is_shown_with_what_to_do_and_assigned_once(client: Client,
     second = await client.post(f"/v1/cases/{case_id}/assign", {"assignee": "bert", "version": 1})
     assert (second.status, second.problem) == (409, "not_possible")
     assert "anna" in second.json["detail"]
-    assert [case["id"] for case in (await client.get("/v1/inbox?assignee=anna")).json["cases"]] == [case_id]
-    assert (await client.get("/v1/inbox?unassigned=true")).json["cases"] == []
+    assert [case["id"] for case in (await client.get("/v1/cases?assignee=anna")).json["cases"]] == [case_id]
+    assert (await client.get("/v1/cases?unassigned=true")).json["cases"] == []
+    newer = await resources.db.fetchval(_OPEN, "A-2", CaseReason.PAID_LATE.value)
+    for sort, ids in (("oldest", [case_id, newer]), ("newest", [newer, case_id])):
+        first = (await client.get(f"/v1/cases?sort={sort}&limit=1")).json
+        second = (await client.get(f"/v1/cases?sort={sort}&limit=1&cursor={first['next_cursor']}")).json
+        assert [page["cases"][0]["id"] for page in (first, second)] == ids
+        assert second["next_cursor"] is None
 
 
 async def test_who_reads_may_not_act(client: Client, resources: Resources) -> None:
     _, text = await create_api_key(resources.db, "reader", scopes=[Scope.READ])
     reader = Client(client.app, api_key=text)
-    assert (await reader.get("/v1/inbox")).status == 200
+    assert (await reader.get("/v1/cases?sort=oldest")).status == 200
     for address, body in {
         f"/v1/days/main/{YESTERDAY}/sign-off": {},
         "/v1/statements": {"account": "main", "day": YESTERDAY.isoformat(), "reason": "x"},

@@ -11,7 +11,6 @@ from storage.postgres.cases import (
     count_open_cases,
     find_case,
     list_cases,
-    list_open_cases,
     resolve_case,
     resolve_cases,
 )
@@ -113,7 +112,7 @@ async def test_the_inbox_has_open_cases_oldest_first_page_by_page(db: Database) 
     seen: list[int] = []
     cursor = None
     while True:
-        page, cursor = await list_open_cases(db, cursor=cursor, limit=2)
+        page, cursor = await list_cases(db, oldest_first=True, cursor=cursor, limit=2)
         seen += [case.id for case in page]
         if cursor is None:
             break
@@ -125,12 +124,13 @@ async def test_the_inbox_has_open_cases_oldest_first_page_by_page(db: Database) 
 async def test_the_inbox_is_chosen_by_reason_age_and_operator(db: Database) -> None:
     await with_cases(db, 3)
     await commit_evidence(db, "A-2", paid("A-2", currency="USD"))
-    [first], _ = await list_open_cases(db, limit=1)
+    [first], _ = await list_cases(db, oldest_first=True, limit=1)
     assert await assign_case(db, first.id, "anna", version=first.version) is not None
-    assert [case.order_no for case in (await list_open_cases(db, assignee="anna"))[0]] == ["A-1"]
-    assert len((await list_open_cases(db, unassigned_only=True))[0]) == 3
-    assert [case.order_no for case in (await list_open_cases(db, reason=CaseReason.CURRENCY_MISMATCH))[0]] == ["A-2"]
-    assert (await list_open_cases(db, opened_before=first.opened_at))[0] == []
+    assert [case.order_no for case in (await list_cases(db, oldest_first=True, assignee="anna"))[0]] == ["A-1"]
+    assert len((await list_cases(db, oldest_first=True, unassigned_only=True))[0]) == 3
+    of_currency, _ = await list_cases(db, oldest_first=True, reason=CaseReason.CURRENCY_MISMATCH)
+    assert [case.order_no for case in of_currency] == ["A-2"]
+    assert (await list_cases(db, oldest_first=True, opened_before=first.opened_at))[0] == []
     counts = {each.reason: each for each in await count_open_cases(db, mine="anna")}
     mismatch = counts[CaseReason.AMOUNT_MISMATCH]
     assert (mismatch.open, mismatch.unassigned, mismatch.mine, mismatch.oldest_at) == (3, 2, 1, first.opened_at)
@@ -139,7 +139,7 @@ async def test_the_inbox_is_chosen_by_reason_age_and_operator(db: Database) -> N
 
 async def test_of_two_operators_who_take_a_case_one_has_it(db: Database) -> None:
     await with_cases(db, 1)
-    [case], _ = await list_open_cases(db)
+    [case], _ = await list_cases(db, oldest_first=True)
     taken = await asyncio.gather(
         *(assign_case(db, case.id, name, version=case.version) for name in ("anna", "bert", "carl"))
     )
@@ -155,7 +155,7 @@ async def test_of_two_operators_who_take_a_case_one_has_it(db: Database) -> None
 
 async def test_a_case_is_given_back(db: Database) -> None:
     await with_cases(db, 1)
-    [case], _ = await list_open_cases(db)
+    [case], _ = await list_cases(db, oldest_first=True)
     taken = await assign_case(db, case.id, "anna", version=case.version)
     assert taken is not None
     back = await assign_case(db, case.id, None, version=taken.version)

@@ -12,7 +12,7 @@ from core.evidence import Disputed, Source
 from core.lifecycle import on_dispute
 from core.order import CaseReason
 from core.reconciliation import CASES, Difference, Finding
-from storage.postgres.cases import list_cases, list_open_cases, resolve_case
+from storage.postgres.cases import list_cases, resolve_case
 from storage.postgres.closings import (
     find_closing,
     insert_sign_off,
@@ -190,7 +190,7 @@ async def test_lists_of_an_operator_look_rows_up_by_their_indexes(db: Database) 
     await list_closings(db, limit=5)
     await list_closings(db, account="alipay", limit=5)
     await find_cases_of(db, "alipay", [difference()])
-    await list_open_cases(db, reason=CaseReason.DISPUTED)
+    await list_cases(db, oldest_first=True, reason=CaseReason.DISPUTED)
     await list_disputes(db)
     await list_disputes(db, state=DisputeState.WON)
     wide = {

@@ -27,7 +27,7 @@ from storage.postgres import (
     refunds,
     retention,
 )
-from storage.postgres.cases import list_cases, list_open_cases
+from storage.postgres.cases import list_cases
 from storage.postgres.database import Database
 from storage.postgres.disputes import list_disputes
 from storage.postgres.inbox import StoredCallback
@@ -169,9 +169,12 @@ async def look_around(db: Database, order_no: str) -> None:
     _, cursor = await list_cases(db, limit=2)
     await list_cases(db, limit=2, cursor=cursor)
     await list_cases(db, limit=2, open_only=False)
-    _, cursor = await list_open_cases(db, limit=2)
-    await list_open_cases(db, limit=2, cursor=cursor)
-    await list_open_cases(db, limit=2, unassigned_only=True)
+    _, cursor = await list_cases(db, oldest_first=True, limit=2)
+    await list_cases(db, oldest_first=True, limit=2, cursor=cursor)
+    await list_cases(db, oldest_first=True, limit=2, unassigned_only=True)
+    await list_cases(db, oldest_first=True, limit=2, open_only=False)
+    await list_cases(db, oldest_first=True, order_no=order_no)
+    await list_cases(db, oldest_first=True, order_no=order_no, open_only=False)
     for state in (None, DisputeState.LOST):
         await list_disputes(db, limit=2, state=state)
     await notifications.list_dead_letters(db, 2)

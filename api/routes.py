@@ -10,10 +10,10 @@ from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
 from api.sdk import handlers as sdk
-from api.v1 import alerts, days, deliveries, money, orders, overview, search, story
+from api.v1 import alerts, audit, days, deliveries, endings, money, orders, overview, search, statements, story
 from api.v1 import callbacks as received
-from api.v1.alerts import AlertPage, AlertsQuery
-from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView
+from api.v1.alerts import AlertPage, AlertsQuery, AlertTest
+from api.v1.callbacks import CallbackPage, CallbacksQuery, CallbackView, ExplanationView, RawInput, RawView
 from api.v1.day_schemas import (
     AssignInput,
     CaseDetail,
@@ -48,6 +48,7 @@ from core.closing_view import DayView
 from core.errors import (
     CallbackForged,
     CallbackStale,
+    InvalidRequest,
     NotFound,
     NotPossible,
     NumberTaken,
@@ -63,6 +64,7 @@ from core.errors import (
 )
 from flows.overview import Overview
 from storage.postgres.api_keys import Scope
+from storage.postgres.statement_requests import FILE_BYTES_MAX
 
 FORM_BODY_BYTES_MAX = 1024
 
@@ -132,10 +134,15 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: CallbackView}, (NotFound,), _READ),
         Route("GET", "/v1/callbacks/{callback_id}/explanation", _KEY, plain(received.explain_callback),
               "What a callback proves, check by check", {200: ExplanationView}, (NotFound,), _OPERATE),
+        Route("POST", "/v1/callbacks/{callback_id}/raw", _KEY, json_body(RawInput, received.read_raw_body),
+              "Read the bytes of a callback, for a reason", {200: RawView}, (NotFound,), _OPERATE,
+              has_own_record=True),
         Route("GET", "/v1/overview", _KEY, query(OverviewQuery, overview.show),
               "Figures of a span of time, and what is open now", {200: Overview}, scope=Scope.METRICS),
         Route("GET", "/v1/alerts", _KEY, query(AlertsQuery, alerts.find_alerts),
               "List what a person must hear of, newest first", {200: AlertPage}, scope=_READ),
+        Route("POST", "/v1/alerts/test", _KEY, plain(alerts.test), "Send a test to ALERT_URL", {202: AlertTest},
+              (InvalidRequest,), _OPERATE, has_own_record=True),
 
         # -- days, disputes and cases, for operators' programs
         Route("GET", "/v1/days", _KEY, query(DaysQuery, days.find_days), "List days of accounts, newest first",
@@ -145,10 +152,16 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("POST", "/v1/days/{account}/{day}/sign-off", _KEY, json_body(SignOffInput, days.sign_off),
               "Sign a day off", {200: SignedOff}, (NotFound, UnknownAccount, NotPossible, PreviewOutdated), _OPERATE,
               has_own_record=True),
-        Route("POST", "/v1/statements", _KEY, json_body(StatementInput, days.read_statement),
+        Route("POST", "/v1/statements", _KEY, json_body(StatementInput, statements.read),
               "Have the statement of a day read", {202: StatementRequestView}, (UnknownAccount,), _OPERATE,
               has_own_record=True),
-        Route("GET", "/v1/statements/{id}", _KEY, plain(days.get_statement_request),
+        Route("POST", "/v1/days/{account}/{day}/statement", _KEY, raw_body(FILE_BYTES_MAX, statements.upload),
+              "Upload the statement of a day, whose bytes are the body, to be compared first",
+              {202: StatementRequestView}, (NotFound, UnknownAccount, InvalidRequest), _OPERATE, has_own_record=True),
+        Route("POST", "/v1/statements/{id}/confirm", _KEY, json_body(statements.ConfirmInput, statements.confirm),
+              "Do what the preview of a statement has shown", {202: StatementRequestView}, (NotFound,), _OPERATE,
+              has_own_record=True),
+        Route("GET", "/v1/statements/{id}", _KEY, plain(statements.get),
               "Get how far the reading of a statement is", {200: StatementRequestView}, (NotFound,), _READ),
         Route("GET", "/v1/disputes", _KEY, query(DisputesQuery, days.find_disputes),
               "List disputes, the soonest to answer first", {200: DisputePage}, scope=_READ),
@@ -192,6 +205,13 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("POST", "/v1/accounts/{account}/enable", _KEY, json_body(money.SwitchInput, money.enable),
               "Start payments at an account again", {200: money.ActResult}, (NotFound,), _OPERATE,
               has_own_record=True),
+
+        # -- what people did, and what ends. Looking is no act.
+        Route("GET", "/v1/audit", _KEY, query(audit.AuditQuery, audit.find), "List acts of people, newest first",
+              {200: audit.AuditPage}, scope=_OPERATE, has_own_record=True),
+        Route("GET", "/v1/endings", _KEY, query(endings.EndingsQuery, endings.find),
+              "List certificates and keys that end, and what is in rotation", {200: endings.EndingList},
+              scope=_OPERATE, has_own_record=True),
 
         # -- notifications, for operators' programs. Looking is no act.
         Route("GET", "/v1/notifications", _KEY, query(deliveries.NotificationsQuery, deliveries.find_notifications),

@@ -4,13 +4,14 @@ keys of today, and compared with the payment that it is about.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from channels.credentials import secrets_of
-from core.errors import ConfigurationError, UnknownAccount
+from core.errors import ConfigurationError, InvalidRequest, NotFound, UnknownAccount
 from core.order import Payment, PaymentKey
 from core.refusals import Verdict
 from flows.explanation import Explanation, compare, explain_callback, named, with_note
@@ -35,6 +36,45 @@ class ExplainedCallback(msgspec.Struct, frozen=True, kw_only=True):
         order_no = self.callback.order_no if self.payment is None else self.payment.order_no
         context = {"callback_id": self.callback.id, "account": self.callback.account, "order_no": order_no}
         return as_json(self.explanation, self.mask, context)
+
+
+class RawBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of a callback as text, or in base64 where they are none; `is_whole`: nothing is cut off."""
+
+    headers: Mapping[str, str]
+    text: str
+    encoding: str
+    is_whole: bool
+
+
+async def read_raw(resources: Resources, callback: CallbackRow) -> RawBody:
+    """The raw body, with credentials in its headers masked. The caller writes the act down before.
+
+    Raises:
+        InvalidRequest: no master key opens it.
+        NotFound: it is not kept.
+    """
+    try:
+        raw = await find_raw_callback(resources.db, resources.sealer, callback)
+    except ConfigurationError:
+        raise InvalidRequest("no master key opens this body") from None
+    if raw is None:
+        raise NotFound("its raw bytes are not kept")
+    mask = await _mask(resources, callback.account)
+    try:
+        text, encoding = raw.body.decode(), "text"
+    except UnicodeDecodeError:
+        text, encoding = b64encode(raw.body).decode(), "base64"
+    return RawBody(headers=mask.headers(raw.headers), text=text, encoding=encoding, is_whole=raw.is_whole)
+
+
+async def _mask(resources: Resources, account: str) -> Mask:
+    """Secrets of an account that opens."""
+    try:
+        config = (await resources.accounts.get(account)).config
+    except UnknownAccount:
+        return Mask(())
+    return Mask(secrets_of(config.channel, config.credentials))
 
 
 async def explain_received(resources: Resources, callback: CallbackRow) -> ExplainedCallback:

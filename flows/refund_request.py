@@ -23,6 +23,7 @@ from core.lifecycle import (
     refund_obstacle,
     refundable_amount,
 )
+from core.money import minor_units
 from core.order import OrderState, Payment, Refund
 from core.previews import APPROVAL_HOURS, refund_preview, refund_refusal
 from flows.commit import commit_decision

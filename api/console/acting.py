@@ -8,12 +8,10 @@ from api.console.render import render
 from api.console.visit import Visit, path_of
 from api.http.response import Reply
 from core.acts import Preview
-from core.errors import NotFound, NotPossible, PreviewOutdated
+from core.errors import NotPossible, PreviewOutdated
 
 ORDER = "/ops/orders/{order_no}"
 CONFLICT = 409
-DIGITS_MAX = 18
-"""Of a bigint."""
 
 
 def confirm(visit: Visit, act: str, preview: Preview, *, status: int = 200, has_moved: bool = False) -> Reply:
@@ -50,10 +48,3 @@ def back_of_act(visit: Visit) -> str:
     if "order_no" in visit.params:
         return path_of(ORDER, order_no=visit.params["order_no"])
     return path_of("/ops/accounts/{name}", name=visit.params["name"])
-
-
-def number_in(text: str) -> int:
-    """A number in the path; one that nothing can have is not found."""
-    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX):
-        raise NotFound("there is nothing here under this number")
-    return int(text)

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from api.console.acting import CONFLICT, shown
-from api.console.cases import case_id_of
 from api.console.render import render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
+from api.http.fields import number_in
 from api.http.response import Reply
 from core.acts import Preview
 from core.case_choices import Choice, choices_for
@@ -41,7 +41,7 @@ class AnswerForm(msgspec.Struct, frozen=True, kw_only=True):
 
 async def ask_answer(context: Context, visit: Visit) -> Reply:
     """The choices with what the chosen one would do. A case that is resolved is shown instead."""
-    case = await get_case(visit.db, case_id_of(visit))
+    case = await get_case(visit.db, number_in(visit.params["id"]))
     if case.resolved_at is not None:
         return see_other(_address(case))
     return await _page(context, visit, case, visit.read_query(AnswerForm))
@@ -49,7 +49,7 @@ async def ask_answer(context: Context, visit: Visit) -> Reply:
 
 async def do_answer(context: Context, visit: Visit) -> Reply:
     form, reason = visit.read_form(AnswerForm), visit.reason()
-    case = await get_case(visit.db, case_id_of(visit))
+    case = await get_case(visit.db, number_in(visit.params["id"]))
     answer = _answer(form, await _payment(visit, case))
     detail = {
         "choice": answer.choice,
@@ -70,7 +70,11 @@ async def do_answer(context: Context, visit: Visit) -> Reply:
 
 
 async def _page(
-    context: Context, visit: Visit, case: CaseRow, form: AnswerForm, refused: NotPossible | PreviewOutdated | None = None
+    context: Context,
+    visit: Visit,
+    case: CaseRow,
+    form: AnswerForm,
+    refused: NotPossible | PreviewOutdated | None = None,
 ) -> Reply:
     choices = choices_for(case.reason, has_order=case.order_no is not None)
     form = msgspec.structs.replace(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from api.console.acting import CONFLICT, number_in, shown
+from api.console.acting import CONFLICT, shown
 from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
+from api.http.fields import number_in
 from api.http.response import Reply
 from core.errors import NotFound, NotPossible
 from flows.refund_request import approve_refund, decline_refund, preview_approval

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 
 import msgspec
 
@@ -12,15 +12,14 @@ from api.console.render import csv_reply, render
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
-from core.errors import InvalidRequest
-from storage.postgres.audit import AuditRow, Filters, find_acts
+from storage.postgres.audit import AuditRow, Filters, cursor_of, find_acts, read_cursor
 
 ROWS_PER_PAGE = 100
 ROWS_PER_FILE = 10_000
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, rename={"since": "from"}):
-    """Days are in UTC, both within. `before` is the last row of the page before."""
+    """Days are in UTC, both within. `before` is the cursor of the page before."""
 
     by: str = ""
     action: str = ""
@@ -34,7 +33,7 @@ async def show(_context: Context, visit: Visit) -> Reply:
     query = visit.read_query(Query)
     rows = await find_acts(visit.db, _filters(query), limit=ROWS_PER_PAGE + 1)
     shown = rows[:ROWS_PER_PAGE]
-    more = visit.url(before=_key(shown[-1])) if len(rows) > ROWS_PER_PAGE else ""
+    more = visit.url(before=cursor_of(shown[-1])) if len(rows) > ROWS_PER_PAGE else ""
     return render(
         visit,
         "audit/show.html",
@@ -62,20 +61,8 @@ def _filters(query: Query) -> Filters:
         subject=query.subject or None,
         since=midnight(query.since),
         until=midnight(query.until, days=1),
-        before=_read_key(query.before) if query.before else None,
+        before=read_cursor(query.before or None),
     )
-
-
-def _key(row: AuditRow) -> str:
-    return f"{row.at.isoformat()}~{row.id}"
-
-
-def _read_key(text: str) -> tuple[datetime, int]:
-    at, _, row_id = text.partition("~")
-    try:
-        return datetime.fromisoformat(at).astimezone(UTC), int(row_id[:18])
-    except (ValueError, OverflowError):
-        raise InvalidRequest("this page of the list cannot be read") from None
 
 
 def _listed(row: AuditRow) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ role that may read it, and as text.
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
@@ -17,19 +16,17 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
 from api.v1.schemas import AccountName, Cursor, OrderNo
-from core.errors import ConfigurationError, InvalidRequest, NotFound
+from core.errors import NotFound
 from core.evidence import Refunded
 from core.order import Payment
-from flows.callback_explanation import ExplainedCallback, explain_received
+from flows.callback_explanation import ExplainedCallback, RawBody, explain_received, read_raw
 from storage.postgres import callbacks
 from storage.postgres.accounts import list_accounts
 from storage.postgres.callback_history import (
     CallbackRow,
     CallbackState,
-    RawCallback,
     callbacks_of_order,
     find_callback,
-    find_raw_callback,
     list_callbacks,
 )
 from storage.postgres.refused_callbacks import find_refused_counts
@@ -112,16 +109,10 @@ async def show_raw(context: Context, visit: Visit) -> Reply:
     """The page with the raw body, and the strings that were signed, which have the body in them."""
     row = await _find(context, visit)
     await visit.record("callback.raw", row.id, {"order_no": row.order_no} if row.order_no else {})
-    try:
-        raw = await find_raw_callback(context.resources.db, context.resources.sealer, row)
-    except ConfigurationError:
-        raise InvalidRequest("no master key opens this body") from None
-    if raw is None:
-        raise NotFound("its raw bytes are not kept")
-    return await _page(context, visit, row, raw=raw)
+    return await _page(context, visit, row, raw=await read_raw(context.resources, row))
 
 
-async def _page(context: Context, visit: Visit, row: CallbackRow, *, raw: RawCallback | None) -> Reply:
+async def _page(context: Context, visit: Visit, row: CallbackRow, *, raw: RawBody | None) -> Reply:
     explained = await _explain(context, row)
     return render(
         visit,
@@ -135,8 +126,6 @@ async def _page(context: Context, visit: Visit, row: CallbackRow, *, raw: RawCal
         checks=[] if explained is None else explained.as_json()["checks"],
         notes=[] if explained is None else explained.explanation.notes,
         raw=raw,
-        body="" if raw is None else _text(raw.body),
-        raw_headers={} if raw is None or explained is None else explained.mask.headers(raw.headers),
     )
 
 
@@ -181,11 +170,3 @@ def _fact(key: str, says: object, expected: object) -> Fact:
 
 def _transaction(payment: Payment | None) -> str | None:
     return None if payment is None else payment.channel_transaction_id
-
-
-def _text(body: bytes) -> str:
-    """The bytes as text, or in base64 if they are none."""
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return b64encode(body).decode()

@@ -11,8 +11,9 @@ import msgspec
 from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
+from api.http.fields import number_in
 from api.http.response import Reply
-from core.errors import InvalidRequest, NotFound
+from core.errors import InvalidRequest
 from core.order import CaseReason
 from flows import cases
 from flows.guides.texts import guide_of, pieces
@@ -20,7 +21,7 @@ from storage.postgres.cases import count_open_cases, list_cases
 
 ROWS_PER_PAGE = 50
 
-_ID = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 class Whose(StrEnum):
@@ -81,7 +82,7 @@ async def show(_context: Context, visit: Visit) -> Reply:
 
 
 async def show_one(_context: Context, visit: Visit) -> Reply:
-    case = await cases.get_case(visit.db, case_id_of(visit))
+    case = await cases.get_case(visit.db, number_in(visit.params["id"]))
     guide = guide_of(case.reason, visit.lang)
     return render(
         visit,
@@ -96,7 +97,7 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
 
 async def assign(_context: Context, visit: Visit) -> Reply:
     """To the operator of the form, to oneself without one, or back with `nobody`."""
-    case_id, form = case_id_of(visit), visit.form
+    case_id, form = number_in(visit.params["id"]), visit.form
     version = _version(visit)
     assignee = None if form.get("nobody") else form.get("assignee", "").strip() or visit.operator
     await visit.record("cases.assign", str(case_id), {"to": assignee})
@@ -110,14 +111,6 @@ async def assign(_context: Context, visit: Visit) -> Reply:
 def _version(visit: Visit) -> int:
     """The version of the case that the operator has seen."""
     version = visit.form.get("version", "")
-    if _ID.fullmatch(version) is None or int(version) >= 2**31:
+    if _VERSION.fullmatch(version) is None:
         raise InvalidRequest("version: open the case again")
     return int(version)
-
-
-def case_id_of(visit: Visit) -> int:
-    """The number of the case in the address. Raises NotFound for what cannot be one."""
-    text = visit.params["id"]
-    if _ID.fullmatch(text) is None:
-        raise NotFound("there is no such case")
-    return int(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -14,6 +13,7 @@ import msgspec
 from api.console.render import csv_reply, fragment, render, see_other
 from api.console.visit import Visit
 from api.context import Context
+from api.http.fields import number_in
 from api.http.response import Reply
 from core.closing import Closing, StatementState
 from core.errors import InvalidRequest, NotFound, UnknownAccount
@@ -22,13 +22,13 @@ from core.reconciliation import Finding
 from core.sight import Sight
 from flows import closings
 from flows.closings import Day
-from flows.reconcile.requested import confirm, request_fetched, upload
+from flows.reconcile.requested import confirm, get_preview, request_fetched, upload
 from runtime.resources import Resources
 from storage.postgres.accounts import list_accounts
 from storage.postgres.closings import list_sign_offs
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import Reconciliation, list_reconciliations
-from storage.postgres.statement_requests import FILE_BYTES_MAX, StatementRequest, find_request, list_requests
+from storage.postgres.statement_requests import FILE_BYTES_MAX, StatementRequest, list_requests
 
 ROWS_PER_PAGE = 31
 ROWS_PER_FILE = 1000
@@ -46,8 +46,6 @@ KINDS: Mapping[StatementState, str] = {
     StatementState.MISSING: "look",
 }
 """The shape of a statement's state; its word says the same."""
-
-_ID = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,10 +147,7 @@ async def upload_file(context: Context, visit: Visit) -> Reply:
 
 async def confirm_request(context: Context, visit: Visit) -> Reply:
     """Do what a preview has shown."""
-    text = visit.params["id"]
-    preview = await find_request(visit.db, int(text)) if _ID.fullmatch(text) else None
-    if preview is None:
-        raise NotFound("no such preview")
+    preview = await get_preview(visit.db, number_in(visit.params["id"]))
     reason = visit.reason()
     detail = {"of": preview.day.isoformat(), "preview": preview.id, "reason": reason}
     await visit.record("days.confirm_statement", preview.account, detail)

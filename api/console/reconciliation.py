@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from api.console.render import csv_reply, render
 from api.console.visit import Visit
 from api.context import Context
+from api.http.fields import number_in
 from api.http.response import Reply
 from core.errors import NotFound
 from core.reconciliation import Finding
@@ -20,8 +19,6 @@ ROWS_PER_PAGE = 50
 DIFFERENCES_SHOWN = 200
 
 KINDS = {"finished": "good", "running": "wait", "failed": "bad"}
-
-_ID = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,8 +92,7 @@ def differences_in(run: Reconciliation) -> int:
 
 
 async def _run(visit: Visit) -> Reconciliation:
-    text = visit.params["id"]
-    runs = await list_reconciliations(visit.db, run_id=int(text), limit=1) if _ID.fullmatch(text) else []
+    runs = await list_reconciliations(visit.db, run_id=number_in(visit.params["id"]), limit=1)
     if not runs:
         raise NotFound("there is no such run")
     return runs[0]

@@ -12,15 +12,29 @@ import msgspec
 
 from api.http.errors import UnsupportedBody
 from api.http.request import Request
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, NotFound
 
 QUERY_FIELDS_MAX = 50
 
 # Control characters (a subject ends up in files and channels' forms) and lone surrogates (no UTF-8 can hold them).
 _FORBIDDEN_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
+"""A positive bigint."""
+
 _LAYOUT = str.maketrans("", "", "\r\n\t")
 
 T = TypeVar("T")
+
+
+def number_in(text: str) -> int:
+    """A number in a path, as ids of our tables are.
+
+    Raises:
+        NotFound: nothing can have it.
+    """
+    if _NUMBER.fullmatch(text) is None:
+        raise NotFound("there is nothing here under this number")
+    return int(text)
 
 
 def read_json(request: Request, type_: type[T]) -> T:

@@ -116,7 +116,7 @@ def _operation(route: Route[Any], parameters: Mapping[str, str]) -> Object:
         operation["parameters"] = listed
     if route.endpoint.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(route.endpoint.body)}}}
-    elif route.auth is Auth.SIGNATURE:
+    elif route.auth in (Auth.SIGNATURE, Auth.API_KEY) and route.endpoint.body_bytes_max:  # raw bytes
         operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {}}}}
     return operation
 

@@ -1,4 +1,4 @@
-"""Alerts over HTTP: what is open, what was, and what `ALERT_URL` has not taken yet."""
+"""Alerts over HTTP: what is open, what was, what `ALERT_URL` has not taken yet, and a test of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import msgspec
 from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response
+from api.v1.acts import actor, record
 from api.v1.schemas import Cursor, Limit
 from core.clocks import Instant
+from flows.alert_messages import queue_test
 from storage.postgres.alerts import find_unsent, list_alerts
 
 
@@ -45,9 +47,21 @@ class AlertPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class AlertTest(msgspec.Struct, frozen=True, kw_only=True):
+    """A test that waits for a worker to send it; `id` is the `webhook-id` of its message."""
+
+    id: str
+
+
 async def find_alerts(context: Context, _request: Request, query: AlertsQuery) -> Response:
     db = context.resources.db
     rows, cursor = await list_alerts(db, is_open=query.open, cursor=query.cursor, limit=query.limit)
     unsent = await find_unsent(db)
     views = msgspec.convert(rows, list[AlertView], from_attributes=True)
     return json_response(AlertPage(alerts=views, unsent=unsent.count, next_cursor=cursor))
+
+
+async def test(context: Context, _request: Request) -> Response:
+    """A worker sends it, as it sends alerts: so `ALERT_URL` shows whether one would arrive."""
+    await record(context, "alerts.test", "ALERT_URL")
+    return json_response(AlertTest(id=await queue_test(context.resources, by=actor())), 202)

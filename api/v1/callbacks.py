@@ -1,4 +1,4 @@
-"""Callbacks over HTTP: those that came, stored or refused, and what each proves. A raw body is not among it."""
+"""Callbacks over HTTP: those that came, stored or refused, and what each proves. A raw body is an act with a reason."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from msgspec import Meta
 from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response
+from api.v1.acts import Reason, record
 from api.v1.schemas import AccountName, Cursor, Limit, OrderNo
+from core.acts import check_reason
 from core.clocks import Instant
 from core.errors import InvalidRequest, NotFound
-from flows.callback_explanation import explain_received
+from flows.callback_explanation import explain_received, read_raw
 from storage.postgres.callback_history import (
     CallbackRow,
     CallbackState,
@@ -107,6 +109,24 @@ class ExplanationView(msgspec.Struct, frozen=True, kw_only=True):
     notes: Sequence[str]
 
 
+class RawInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The reason why somebody reads what may hold data about the buyer."""
+
+    reason: Reason
+
+
+class RawView(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes that came. `encoding` is `text` or `base64`; credentials in the headers are masked. `whole` false:
+    of a refused one only the beginning is kept.
+    """
+
+    callback_id: str
+    headers: dict[str, str]
+    body: str
+    encoding: str
+    whole: bool
+
+
 async def find_callbacks(context: Context, _request: Request, query: CallbacksQuery) -> Response:
     db = context.resources.db
     if query.order_no is not None:
@@ -133,6 +153,16 @@ async def get_callback(context: Context, request: Request) -> Response:
 async def explain_callback(context: Context, request: Request) -> Response:
     explained = await explain_received(context.resources, await _find(context, request))
     return json_response(msgspec.convert(explained.as_json(), ExplanationView))
+
+
+async def read_raw_body(context: Context, request: Request, body: RawInput) -> Response:
+    row, reason = await _find(context, request), check_reason(body.reason)
+    await record(context, "callback.raw", row.id, order_no=row.order_no, reason=reason)
+    raw = await read_raw(context.resources, row)
+    view = RawView(
+        callback_id=row.id, headers=dict(raw.headers), body=raw.text, encoding=raw.encoding, whole=raw.is_whole
+    )
+    return json_response(view)
 
 
 def _is_wanted(row: CallbackRow, query: CallbacksQuery) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date, datetime
+from datetime import datetime
 
 import msgspec
 
 from api.context import Context
+from api.http.fields import number_in
 from api.http.request import Request
 from api.http.response import Response, json_response
 from api.v1.acts import actor, record, view_preview
@@ -27,25 +27,19 @@ from api.v1.day_schemas import (
     ReconciliationView,
     SignedOff,
     SignOffInput,
-    StatementInput,
-    StatementRequestView,
 )
+from api.v1.paths import day_in
 from api.v1.schemas import CaseView
-from core.acts import check_reason
 from core.closing_view import view_of
 from core.dispute import Dispute
 from core.errors import NotFound
 from flows import cases, closings
 from flows.guides.texts import guide_of
-from flows.reconcile.requested import request_fetched
 from storage.postgres.cases import CaseRow
 from storage.postgres.disputes import list_disputes
 from storage.postgres.orders import find_now
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import Reconciliation, list_reconciliations
-from storage.postgres.statement_requests import StatementRequest, find_request
-
-_ID = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 async def find_days(context: Context, _request: Request, query: DaysQuery) -> Response:
@@ -55,12 +49,12 @@ async def find_days(context: Context, _request: Request, query: DaysQuery) -> Re
 
 
 async def get_day(context: Context, request: Request) -> Response:
-    found = await closings.read_day(context.resources, *_day(request))
+    found = await closings.read_day(context.resources, *day_in(request))
     return json_response(view_of(found.day, found.closing))
 
 
 async def sign_off(context: Context, request: Request, body: SignOffInput) -> Response:
-    account, day = _day(request)
+    account, day = day_in(request)
     if body.dry_run:
         preview = await closings.preview_sign_off(context.resources, account, day)
         return json_response(SignedOff(day=None, preview=view_preview(preview)))
@@ -69,22 +63,6 @@ async def sign_off(context: Context, request: Request, body: SignOffInput) -> Re
         context.resources, account, day, by=actor(), note=body.note, expected_version=body.expected_version
     )
     return json_response(SignedOff(day=view_of(found.day, found.closing), preview=None))
-
-
-async def read_statement(context: Context, _request: Request, body: StatementInput) -> Response:
-    reason = check_reason(body.reason)
-    await record(context, "days.read_again", body.account, of=body.day.isoformat(), reason=reason, dry_run=body.dry_run)
-    requested = await request_fetched(
-        context.resources, body.account, body.day, by=actor(), dry_run=body.dry_run, reason=reason
-    )
-    return json_response(_request_view(requested), 202)
-
-
-async def get_statement_request(context: Context, request: Request) -> Response:
-    found = await find_request(context.resources.db, _id(request, "id"))
-    if found is None:
-        raise NotFound("no such request")
-    return json_response(_request_view(found))
 
 
 async def find_disputes(context: Context, _request: Request, query: DisputesQuery) -> Response:
@@ -104,7 +82,7 @@ async def find_reconciliations(context: Context, _request: Request, query: Recon
 
 
 async def get_reconciliation(context: Context, request: Request, query: DifferencesQuery) -> Response:
-    run_id, db = _id(request, "id"), context.resources.db
+    run_id, db = number_in(request.params["id"]), context.resources.db
     runs = await list_reconciliations(db, run_id=run_id, limit=1)
     if not runs:
         raise NotFound("no such run")
@@ -116,7 +94,7 @@ async def get_reconciliation(context: Context, request: Request, query: Differen
 
 
 async def get_case(context: Context, request: Request) -> Response:
-    case = await cases.get_case(context.resources.db, _id(request, "id"))
+    case = await cases.get_case(context.resources.db, number_in(request.params["id"]))
     guide = guide_of(case.reason)
     detail = CaseDetail(
         case=_case(case), what="" if guide is None else guide.what, do="" if guide is None else guide.do
@@ -125,25 +103,10 @@ async def get_case(context: Context, request: Request) -> Response:
 
 
 async def assign_case(context: Context, request: Request, body: AssignInput) -> Response:
-    case_id = _id(request, "id")
+    case_id = number_in(request.params["id"])
     await record(context, "cases.assign", str(case_id), to=body.assignee or "nobody")
     case = await cases.assign(context.resources.db, case_id, body.assignee, version=body.version)
     return json_response(_case(case))
-
-
-def _day(request: Request) -> tuple[str, date]:
-    """Account and day in the path."""
-    try:
-        return request.params["account"], date.fromisoformat(request.params["day"])
-    except ValueError:
-        raise NotFound("no such day: write it as 2026-11-23") from None
-
-
-def _id(request: Request, name: str) -> int:
-    text = request.params[name]
-    if _ID.fullmatch(text) is None:
-        raise NotFound("no such number")
-    return int(text)
 
 
 def _case(case: CaseRow) -> CaseView:
@@ -152,11 +115,6 @@ def _case(case: CaseRow) -> CaseView:
 
 def _run(run: Reconciliation) -> ReconciliationView:
     return msgspec.convert(run, ReconciliationView, from_attributes=True)
-
-
-def _request_view(request: StatementRequest) -> StatementRequestView:
-    fields = msgspec.structs.asdict(request)
-    return StatementRequestView(is_uploaded=fields.pop("sha256") is not None, **fields)
 
 
 def _dispute(dispute: Dispute, now: datetime) -> ListedDispute:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from api.context import Context
+from api.http.fields import number_in
 from api.http.request import Request
 from api.http.response import Response, json_response
 from api.v1.acts import (
@@ -24,6 +24,7 @@ from api.v1.acts import (
     view_line,
     view_preview,
 )
+from api.v1.paths import order_no_in
 from api.v1.schemas import (
     LIST_LIMIT_MAX,
     AccountName,
@@ -37,8 +38,7 @@ from api.v1.schemas import (
 from api.v1.views import view_approval, view_order, view_refund
 from core.acts import Preview
 from core.case_choices import Choice
-from core.errors import NotFound
-from core.order import ORDER_NO, OrderState
+from core.order import OrderState
 from flows.accept import accept_late, preview_accept
 from flows.account_switch import preview_switch, switch_account
 from flows.attach import NUMBER_MAX, attach_payment, look_up, preview_attach
@@ -53,8 +53,6 @@ from flows.refund_request import (
     request_refund,
 )
 from storage.postgres.refund_approvals import list_approvals
-
-_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 OutTradeNo = Annotated[str, Meta(min_length=1, max_length=255, description="The payment's number.")]
 Key = Annotated[
@@ -126,8 +124,9 @@ class SwitchInput(_Input, frozen=True, kw_only=True):
 
 
 class AnswerInput(_Input, frozen=True, kw_only=True):
-    """An answer to a case. `amount` and `key` are of the choice `refund`, `order_no` of `attach`. `version`: the case's,
-    as it was seen; `expected_version`: its order's.
+    """An answer to a case. `amount` and `key` are of the choice `refund`, `order_no` of `attach`.
+
+    `version` is the case's, as it was seen; `expected_version` its order's.
     """
 
     reason: Reason
@@ -179,7 +178,7 @@ class LookupView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def refund(context: Context, request: Request, body: RefundInput) -> Response:
-    order_no = _order_no(request)
+    order_no = order_no_in(request)
     wish = RefundWish(order_no=order_no, out_trade_no=body.out_trade_no, amount=body.amount, key=body.key)
     if body.dry_run:
         return _preview(await preview_refund(context.resources, wish))
@@ -211,7 +210,7 @@ async def find_approvals(context: Context, _request: Request, query: ApprovalsQu
 
 
 async def approve(context: Context, request: Request, body: DecideInput) -> Response:
-    approval_id = _id(request, "approval_id")
+    approval_id = number_in(request.params["approval_id"])
     if body.dry_run:
         return _preview(await preview_approval(context.resources, approval_id, by=actor()))
     await record(context, "money_approve", str(approval_id), reason=body.reason)
@@ -225,7 +224,7 @@ async def approve(context: Context, request: Request, body: DecideInput) -> Resp
 
 
 async def decline(context: Context, request: Request, body: DecideInput) -> Response:
-    approval_id = _id(request, "approval_id")
+    approval_id = number_in(request.params["approval_id"])
     if body.dry_run:
         return _preview(await preview_approval(context.resources, approval_id, by=actor(), declines=True))
     await record(context, "money_decline", str(approval_id), reason=body.reason)
@@ -237,7 +236,7 @@ async def decline(context: Context, request: Request, body: DecideInput) -> Resp
 
 
 async def accept(context: Context, request: Request, body: ActInput) -> Response:
-    order_no = _order_no(request)
+    order_no = order_no_in(request)
     if body.dry_run:
         return _preview(await preview_accept(context.resources, order_no))
     await record(context, "money_accept", order_no, reason=body.reason)
@@ -246,7 +245,7 @@ async def accept(context: Context, request: Request, body: ActInput) -> Response
 
 
 async def attach(context: Context, request: Request, body: AttachInput) -> Response:
-    order_no = _order_no(request)
+    order_no = order_no_in(request)
     if body.dry_run:
         _, preview = await preview_attach(context.resources, order_no, body.account, body.number)
         return _preview(preview)
@@ -280,7 +279,7 @@ async def ask(context: Context, _request: Request, body: LookupInput) -> Respons
 
 
 async def resolve(context: Context, request: Request, body: AnswerInput) -> Response:
-    case_id = _id(request, "id")
+    case_id = number_in(request.params["id"])
     answer = Answer(
         choice=body.choice,
         amount=body.amount,
@@ -336,18 +335,3 @@ def _preview(preview: Preview) -> Response:
 
 def _view(context: Context, state: OrderState) -> OrderView:
     return view_order(state, context.resources.settings.public_url)
-
-
-def _order_no(request: Request) -> str:
-    order_no = request.params["order_no"]
-    if ORDER_NO.fullmatch(order_no) is None:
-        raise NotFound("no such order")
-    return order_no
-
-
-def _id(request: Request, name: str) -> int:
-    """A number in the path; one that nothing can have is not found."""
-    text = request.params[name]
-    if _ID.fullmatch(text) is None:
-        raise NotFound("there is nothing here under this number")
-    return int(text)

@@ -7,6 +7,7 @@ import msgspec
 from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response, unless_known
+from api.v1.paths import order_no_in
 from api.v1.schemas import (
     CasePage,
     CasesQuery,
@@ -31,7 +32,7 @@ from core.checkout import NO_PAYER, Payer
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms
-from core.order import ORDER_NO, OrderState, OrderStatus
+from core.order import OrderState, OrderStatus
 from flows.close import request_close
 from flows.egress import check_new_notify_url
 from flows.place import PaymentRequest, Watch, place_order, start_payment
@@ -83,7 +84,7 @@ async def find_orders(context: Context, _request: Request, query: OrdersQuery) -
 
 
 async def get_order(context: Context, request: Request) -> Response:
-    state = await find_state(context.resources.db, _order_no(request))
+    state = await find_state(context.resources.db, order_no_in(request))
     if state is None:
         raise NotFound("no such order")
     response = _order_response(context, state)
@@ -92,21 +93,21 @@ async def get_order(context: Context, request: Request) -> Response:
 
 async def start(context: Context, request: Request, body: PaymentInput) -> Response:
     payment = _payment(context, body.account, body.method, body.payer, body.watch)
-    placed = await start_payment(context.resources, _order_no(request), payment)
+    placed = await start_payment(context.resources, order_no_in(request), payment)
     return _order_response(context, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
 
 
 async def refresh(context: Context, request: Request) -> Response:
-    return _order_response(context, await refresh_order(context.resources, _order_no(request)))
+    return _order_response(context, await refresh_order(context.resources, order_no_in(request)))
 
 
 async def close(context: Context, request: Request) -> Response:
-    state = await request_close(context.resources, _order_no(request))
+    state = await request_close(context.resources, order_no_in(request))
     return _order_response(context, state, 200 if state.order.status is OrderStatus.CLOSED else 202)
 
 
 async def get_timeline(context: Context, request: Request) -> Response:
-    order_no = _order_no(request)
+    order_no = order_no_in(request)
     entries = await timeline(context.resources.db, order_no)
     if not entries:
         raise NotFound("no such order")
@@ -132,14 +133,6 @@ async def find_cases(context: Context, _request: Request, query: CasesQuery) -> 
 
 def _order_response(context: Context, state: OrderState, status: int = 200) -> Response:
     return json_response(view_order(state, context.resources.settings.public_url), status)
-
-
-def _order_no(request: Request) -> str:
-    """The number in the path; one that no order can have is not found."""
-    order_no = request.params["order_no"]
-    if ORDER_NO.fullmatch(order_no) is None:
-        raise NotFound("no such order")
-    return order_no
 
 
 def _first_payment(context: Context, body: OrderInput) -> PaymentRequest | None:

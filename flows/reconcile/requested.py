@@ -34,6 +34,7 @@ from flows.reconcile.unlisted import FIRST_DAY, day_bounds
 from runtime.accounts import Account
 from runtime.resources import Resources
 from storage.postgres.accounts import list_accounts
+from storage.postgres.database import Database
 from storage.postgres.orders import find_now
 from storage.postgres.payments import find_payments_by_ids
 from storage.postgres.reconciliation.runs import Reconciliation
@@ -99,6 +100,14 @@ async def upload(resources: Resources, name: str, day: date, content: bytes, *, 
     return await add_request(resources.db, name, day, dry_run=True, digest=digest, by=by)
 
 
+async def get_preview(db: Database, preview_id: int) -> StatementRequest:
+    """A request that only compares. Raises NotFound."""
+    preview = await find_request(db, preview_id)
+    if preview is None or not preview.dry_run:
+        raise NotFound("no such preview")
+    return preview
+
+
 async def confirm(resources: Resources, preview_id: int, *, by: str, reason: str) -> StatementRequest:
     """Ask for what a preview has shown, for real.
 
@@ -106,9 +115,7 @@ async def confirm(resources: Resources, preview_id: int, *, by: str, reason: str
         NotFound: there is no such preview.
         InvalidRequest: it has not ended, or has failed.
     """
-    preview = await find_request(resources.db, preview_id)
-    if preview is None or not preview.dry_run:
-        raise NotFound("no such preview")
+    preview = await get_preview(resources.db, preview_id)
     if preview.status != "done":
         raise InvalidRequest(f"this preview is {preview.status}: nothing is read before it is done")
     digest = None if preview.sha256 is None else bytes.fromhex(preview.sha256)

@@ -4,6 +4,7 @@ connected; the application's own role may not even try.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from core.errors import InvalidRequest
 from storage.postgres.database import Database, document
+from storage.postgres.orders import decode_cursor, encode_cursor
 
 _INSERT = """
 INSERT INTO audit (by, via, action, subject, detail) VALUES ($1, $2, $3, $4, $5::text::jsonb)"""
@@ -25,6 +28,8 @@ _CAN_CHANGE = """
 SELECT has_table_privilege('audit', 'UPDATE') OR has_table_privilege('audit', 'DELETE')
        OR has_table_privilege('audit', 'TRUNCATE') OR pg_has_role(relowner, 'MEMBER')
   FROM pg_class WHERE oid = 'audit'::regclass"""
+
+_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class Via(StrEnum):
@@ -101,6 +106,21 @@ def statement_of(filters: Filters) -> tuple[str, list[object]]:
         values += filters.before
         conditions.append(f"(at, id) < (${len(values)}, ${len(values) + 1})")
     return _FIND.format(conditions=" AND ".join(conditions)), values
+
+
+def cursor_of(row: AuditRow) -> str:
+    """The cursor of the page after this row."""
+    return encode_cursor(row.at, str(row.id))
+
+
+def read_cursor(cursor: str | None) -> tuple[datetime, int] | None:
+    """The `before` of a cursor. Raises InvalidRequest: it is not one of ours."""
+    at, row_id = decode_cursor(cursor)
+    if at is None or row_id is None:
+        return None
+    if _ID.fullmatch(row_id) is None:
+        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
+    return at, int(row_id)
 
 
 async def list_acts(db: Database, *, subject: str | None = None, limit: int) -> list[AuditRow]:

@@ -50,6 +50,7 @@ SELECT json_build_object(
     'is_more', (SELECT count(*) FROM rows) = {COUNT_MAX}
 )::text"""
 
+
 async def read_open_queries(db: Database) -> OpenQueries:
     """Raises DatabaseUnavailable."""
     text = await db.fetchval(_QUERIES, list(ATTEMPT_BOUNDS), list(AGE_BOUNDS_S))

@@ -130,8 +130,8 @@ class CasesQuery:
     reason: str | None = None
     order_no: str | None = None
     assignee: str | None = None
-    unassigned: bool = False
-    sort: str = "newest"
+    unassigned: bool | None = None
+    sort: str | None = None
     cursor: str | None = None
     limit: int = 50
 

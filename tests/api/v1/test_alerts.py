@@ -1,7 +1,13 @@
 """Alerts over HTTP."""
 
+import pytest
+from msgspec.structs import replace
+
+from core.settings import Settings
 from runtime.resources import Resources
+from storage.postgres.alerts import find_message
 from storage.postgres.api_keys import Scope, create_api_key
+from storage.postgres.audit import list_acts
 from tests.api.driver import Client
 
 _RAISE = """
@@ -29,3 +35,21 @@ async def test_a_wrong_query_is_refused_and_a_key_needs_its_scope(client: Client
     assert (await client.get("/v1/alerts?closed=true")).status == 400
     _, text = await create_api_key(resources.db, "shop", scopes=[Scope.ORDERS])
     assert (await Client(client.app, api_key=text).get("/v1/alerts")).status == 403
+
+
+async def test_without_an_address_there_is_nothing_to_test(client: Client) -> None:
+    refused = await client.post("/v1/alerts/test")
+    assert (refused.status, "ALERT_URL is not set" in refused.json["detail"]) == (400, True)
+
+
+class TestWithAnAddress:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return replace(settings, alert_url="https://alerts.example/x", alert_secret=settings.notify_secrets)
+
+    async def test_a_test_waits_for_a_worker_and_is_in_the_audit(self, client: Client, resources: Resources) -> None:
+        sent = await client.post("/v1/alerts/test")
+        assert sent.status == 202
+        assert await find_message(resources.db, sent.json["id"]) is not None
+        [act] = await list_acts(resources.db, limit=2)
+        assert (act.action, act.subject, act.by.startswith("key_")) == ("alerts.test", "ALERT_URL", True)

@@ -108,3 +108,25 @@ async def test_texts_of_strangers_are_values_of_json(client: Client, account: st
     await eventually(partial(is_written, resources))
     [row] = await listed(client)
     assert row["detail"] == '"<script>'
+
+
+async def test_the_bytes_of_a_callback_are_read_for_a_reason(
+    client: Client, order: dict[str, Any], resources: Resources
+) -> None:
+    genuine, forged = await listed(client)
+    for row in (genuine, forged):
+        address = f"/v1/callbacks/{row['id']}/raw"
+        assert (await client.post(address, {})).problem == "invalid_request"
+        assert (await client.post(address, {"reason": " "})).problem == "invalid_request"
+        raw = (await client.post(address, {"reason": "the buyer says it is wrong"})).json
+        assert (raw["callback_id"], raw["encoding"], raw["whole"]) == (row["id"], "text", True)
+        assert raw["body"] == paid_body(order["payments"][0]).decode()
+        assert SECRET not in str(raw)
+    acts = await list_acts(resources.db, limit=9)
+    assert [(act.action, act.subject, act.detail["reason"]) for act in acts] == [
+        ("callback.raw", row["id"], "the buyer says it is wrong") for row in (forged, genuine)
+    ]
+    assert (await client.post(f"/v1/callbacks/{uuid4()}/raw", {"reason": "x"})).status == 404
+    await resources.db.execute("UPDATE callbacks SET body = ''")
+    gone = await client.post(f"/v1/callbacks/{genuine['id']}/raw", {"reason": "x"})
+    assert (gone.status, gone.json["detail"]) == (404, "its raw bytes are not kept")

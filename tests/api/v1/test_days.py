@@ -127,10 +127,10 @@ async def test_a_case_is_shown_with_what_to_do_and_assigned_once(client: Client,
     assert (await client.get("/v1/cases?unassigned=true")).json["cases"] == []
     newer = await resources.db.fetchval(_OPEN, "A-2", CaseReason.PAID_LATE.value)
     for sort, ids in (("oldest", [case_id, newer]), ("newest", [newer, case_id])):
-        first = (await client.get(f"/v1/cases?sort={sort}&limit=1")).json
-        second = (await client.get(f"/v1/cases?sort={sort}&limit=1&cursor={first['next_cursor']}")).json
-        assert [page["cases"][0]["id"] for page in (first, second)] == ids
-        assert second["next_cursor"] is None
+        page = (await client.get(f"/v1/cases?sort={sort}&limit=1")).json
+        after = (await client.get(f"/v1/cases?sort={sort}&limit=1&cursor={page['next_cursor']}")).json
+        assert [page["cases"][0]["id"], after["cases"][0]["id"]] == ids
+        assert after["next_cursor"] is None
 
 
 async def test_who_reads_may_not_act(client: Client, resources: Resources) -> None:

@@ -475,6 +475,9 @@ async def test_an_unknown_name_costs_the_same_hash(
     assert verified[0] == verified[1]
 
 
+NOON = 1_800_000_010.0
+"""Ten seconds after the beginning of a step of codes."""
+
 # -- codes -------------------------------------------------------------------------------------------------------------
 
 
@@ -491,14 +494,23 @@ async def secret(alice: None, resources: Resources) -> str:
     return secret
 
 
+@pytest.fixture
+def set_clock(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Stop the clock at a time. The application compares it with Postgres's each second, which would set it right again
+    in the middle of a test that takes so long.
+    """
+    monkeypatch.setattr(resources.clock, "_judge", lambda: None)
+    return lambda now: monkeypatch.setattr(resources.clock, "read", lambda: now)
+
+
 def code_at(resources: Resources, secret: str, steps: int = 0) -> str:
     return pyotp.TOTP(secret).at(int(resources.clock.read()) + 30 * steps)
 
 
 async def test_with_codes_a_password_alone_opens_nothing(
-    browser: Browser, secret: str, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, secret: str, resources: Resources, set_clock: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr(resources.clock, "read", lambda: 1_800_000_010.0)
+    set_clock(NOON)
     for code in ("", "000000", code_at(resources, secret, 2), code_at(resources, secret, -2), "x" * 6):
         assert (await browser.sign_in(code=code)).status == 401
         await resources.db.execute("DELETE FROM sign_in_limits")
@@ -507,22 +519,22 @@ async def test_with_codes_a_password_alone_opens_nothing(
 
 
 async def test_a_code_is_used_once_and_no_earlier_one_after_it(
-    browser: Browser, secret: str, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, secret: str, resources: Resources, set_clock: Callable[[float], None]
 ) -> None:
-    now = 1_800_000_010.0
-    monkeypatch.setattr(resources.clock, "read", lambda: now)
+    set_clock(NOON)
     assert (await browser.sign_in(code=code_at(resources, secret))).status == 303
     for steps in (0, -1):
         assert (await browser.sign_in(code=code_at(resources, secret, steps))).status == 401, steps
     assert (await browser.sign_in(code=code_at(resources, secret, 1))).status == 303
-    now += 60
+    set_clock(NOON + 60)
     assert (await browser.sign_in(code=code_at(resources, secret))).status == 303
 
 
 async def test_the_same_code_at_the_same_time_signs_one_in(
-    app: App[Context], secret: str, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    app: App[Context], secret: str, resources: Resources, set_clock: Callable[[float], None]
 ) -> None:
-    monkeypatch.setattr(resources.clock, "read", lambda: 1_800_000_010.0)
+    set_clock(NOON)
+    await resources.clock.keep(resources.db)
     code = code_at(resources, secret)
     answers = await asyncio.gather(*(Browser(app).sign_in(code=code) for _ in range(4)))
     assert sorted(answer.status for answer in answers) == [303, 401, 401, 401]

@@ -2,8 +2,8 @@
 
 An adapter speaks one channel's protocol for one account: it signs, sends, verifies and translates into evidence. It
 decides nothing, stores nothing and never retries: `flows` does the first two, the delay queue the third. What only some
-channels can do is a small Protocol of its own, `ReadsResponses`, `ResolvesRows`, `ListsUndelivered` and `TellsRefunds`:
-callers use `isinstance`.
+channels can do is a small Protocol of its own, `ReadsResponses`, `ResolvesRows`, `FindsNumbers`, `ListsUndelivered` and
+`TellsRefunds`: callers use `isinstance`.
 """
 
 from __future__ import annotations
@@ -271,6 +271,22 @@ class ResolvesRows(Protocol):
 
     async def resolve_row(self, row: StatementRow) -> tuple[str, ...]:
         """Further ids of the row's payment, from the channel; none where it knows no more. Raises as `Channel`."""
+        ...
+
+
+NO_REFERENCE = "no_channel_reference"
+"""Code of a query that was not sent: the channel is queried by an id of its own, and this is none."""
+
+
+@runtime_checkable
+class FindsNumbers(Protocol):
+    """A channel that says of which payment another number is: its own number of the money, or one of a refund."""
+
+    async def find_number(self, number: str) -> str | None:
+        """Number of that payment, or its id at a channel that is queried by one: `query_payment` takes it then.
+
+        None: verified, the channel knows no such number. Raises as `Channel`.
+        """
         ...
 
 

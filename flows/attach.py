@@ -7,15 +7,18 @@ same checks as any other evidence.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
+from typing import NoReturn
 
 from msgspec import Struct
 
+from channels.base import NO_REFERENCE, FindsNumbers
 from core.acts import Line, Preview, check_reason
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
 from core.errors import ChannelError, InvalidRequest, NotFound, NotPossible, NumberTaken, PreviewOutdated
-from core.evidence import Evidence, Source, Unclear
+from core.evidence import Evidence, Missing, Source, Unclear
 from core.lifecycle import PaymentTerms, named_payment, on_attached
 from core.order import OWN_NUMBER, OrderState, Origin, Payment, PaymentStatus
 from core.previews import attach_preview, evidence_line
@@ -54,7 +57,8 @@ class Lookup(Struct, frozen=True, kw_only=True):
 
 
 async def look_up(resources: Resources, account_name: str, number: str) -> Lookup:
-    """Ask the account's channel about a number: the merchant's, or the channel's where that is what it is queried by.
+    """Ask the account's channel about a number: the merchant's of a payment, the channel's own, or one of a refund, as
+    far as the channel finds payments by them.
 
     Raises:
         UnknownAccount: there is no such account, or it does not open.
@@ -65,38 +69,19 @@ async def look_up(resources: Resources, account_name: str, number: str) -> Looku
     if not number or len(number) > NUMBER_MAX or not number.isprintable():
         raise InvalidRequest(f"number: 1 to {NUMBER_MAX} characters on one line")
     account = await resources.accounts.get(account_name)
-    channel = account.channel
-    if channel.watched_number.fullmatch(number) is None:
-        raise NotPossible(Line("attach.wrong_number", {"channel": account.config.channel}))
-    reference = number if channel.queries_by_reference else None
-    found = await find_payments_by_ids(resources.db, account_name, [number])
-    now = await find_now(resources.db)
-    probe = Payment(
-        channel_account=account_name,
-        out_trade_no=number,
-        order_no="",
-        attempt_no=1,
-        amount=1,
-        currency="XXX",
-        status=PaymentStatus.OPEN,
-        payable_until=now,
-        created_at=now,
-        origin=Origin.WATCHED,
-        channel_reference=reference,
-        live=account.config.live,
-    )
-    evidence = await _ask(resources, account, probe)
+    named, evidence = await _query_by_any(resources, account, number, await find_now(resources.db))
+    found = await find_payments_by_ids(resources.db, account_name, {number, named})
     if not isinstance(evidence, Unclear):
         found |= await find_payments_by_ids(resources.db, account_name, evidence.every_id)
-    own = next((id_ for id_ in (number, *evidence.every_id) if OWN_NUMBER.fullmatch(id_)), None)
+    own = next((id_ for id_ in (named, *evidence.every_id) if OWN_NUMBER.fullmatch(id_)), None)
     return Lookup(
         account=account_name,
         number=number,
         evidence=evidence,
-        out_trade_no=own or number,
-        reference=reference,
+        out_trade_no=own or named,
+        reference=named if account.channel.queries_by_reference else None,
         origin=Origin.WATCHED if own is None else Origin.OURS,
-        known=named_payment((number, *evidence.every_id), found),
+        known=named_payment((number, named, *evidence.every_id), found),
         is_known_beside=not found and await is_named_beside(resources, account, evidence),
     )
 
@@ -165,6 +150,72 @@ async def _find(resources: Resources, order_no: str) -> OrderState:
     if state is None:
         raise NotFound(f"order {order_no}")
     return state
+
+
+async def _query_by_any(resources: Resources, account: Account, number: str, now: datetime) -> tuple[str, Evidence]:
+    """The number by which the payment is queried, and the evidence about it.
+
+    Raises:
+        NotPossible: at this channel no payment has a number of this form.
+    """
+    channel, evidence = account.channel, None
+    if channel.watched_number.fullmatch(number) is not None:
+        evidence = await _ask(resources, account, _probe(account, number, now))
+    is_clear = evidence is not None and not isinstance(evidence, Missing) and not _is_of_other_form(evidence)
+    if is_clear or not isinstance(channel, FindsNumbers):
+        return number, evidence or _wrong_number(account)
+    named = await _find_number(resources, account, channel, number, now)
+    if isinstance(named, Unclear):
+        # A number that the channel knows under no other name: what it said of it at first still counts.
+        return number, evidence if isinstance(evidence, Missing) and _is_of_other_form(named) else named
+    if named is None:
+        return number, evidence if isinstance(evidence, Missing) else _missing(account, number)
+    if channel.watched_number.fullmatch(named) is None:
+        _wrong_number(account)
+    return named, await _ask(resources, account, _probe(account, named, now))
+
+
+def _wrong_number(account: Account) -> NoReturn:
+    raise NotPossible(Line("attach.wrong_number", {"channel": account.config.channel}))
+
+
+def _missing(account: Account, number: str) -> Missing:
+    return Missing(channel_account=account.config.name, out_trade_no=number)
+
+
+def _is_of_other_form(evidence: Evidence) -> bool:
+    """Whether nothing was asked, because the number is none by which the channel is queried."""
+    return isinstance(evidence, Unclear) and evidence.reason == NO_REFERENCE
+
+
+async def _find_number(
+    resources: Resources, account: Account, channel: FindsNumbers, number: str, now: datetime
+) -> str | Unclear | None:
+    """The number that its payment is queried by; None: verified, the channel does not know it."""
+    probe = _probe(account, number, now)
+    try:
+        found = await call_channel(resources, account, CallKind.QUERY, Urgency.REFRESH, channel.find_number, number)
+    except ChannelError as error:
+        return _unclear(probe, error.detail or type(error).__name__)
+    return _unclear(probe, found.reason) if isinstance(found, Deferred) else found
+
+
+def _probe(account: Account, number: str, now: datetime) -> Payment:
+    """A payment that is not here, to ask about."""
+    return Payment(
+        channel_account=account.config.name,
+        out_trade_no=number,
+        order_no="",
+        attempt_no=1,
+        amount=1,
+        currency="XXX",
+        status=PaymentStatus.OPEN,
+        payable_until=now,
+        created_at=now,
+        origin=Origin.WATCHED,
+        channel_reference=number if account.channel.queries_by_reference else None,
+        live=account.config.live,
+    )
 
 
 async def _ask(resources: Resources, account: Account, probe: Payment) -> Evidence:

@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from channels.base import Create
+from channels.base import NO_REFERENCE, Create
 from core.admission import CallKind, Urgency
 from core.checkout import NO_PAYER
 from core.errors import ChannelRefused, OutcomeUnknown
@@ -70,9 +70,7 @@ async def find_reference(
     is created for a payment that is closed: nobody was ever sent to pay it.
     """
     missing = Missing(channel_account=payment.channel_account, out_trade_no=payment.out_trade_no)
-    unclear = Unclear(
-        channel_account=payment.channel_account, out_trade_no=payment.out_trade_no, reason="no_channel_reference"
-    )
+    unclear = Unclear(channel_account=payment.channel_account, out_trade_no=payment.out_trade_no, reason=NO_REFERENCE)
     if payment.refused_at is not None or payment.status is not PaymentStatus.OPEN:
         return missing
     state = await find_state(resources.db, payment.order_no)

@@ -16,7 +16,7 @@ import msgspec
 
 from channels.alipay.account import Credentials
 from channels.alipay.keys import KeyRing
-from channels.alipay.trade import Id
+from channels.alipay.trade import ID
 from channels.alipay.wire import read_envelope, string_to_sign, time_text
 from channels.kit.signed_message import read_json
 from channels.kit.web_address import web_address
@@ -42,7 +42,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     code: Annotated[str, msgspec.Meta(pattern=r"\A[0-9]{5}\Z")]
     sub_code: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_.\-]{1,64}\Z")] | None = None
-    out_trade_no: Id | None = None
+    out_trade_no: Annotated[str, msgspec.Meta(pattern=rf"\A(?:{ID})?\Z")] | None = None
 
     @property
     def reason(self) -> str:

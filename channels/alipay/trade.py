@@ -14,7 +14,8 @@ from core.money import AMOUNT_MAX, is_currency, minor_units
 
 CURRENCY = "CNY"
 
-Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z_\-|*.:]{1,64}\Z")]
+ID = r"[0-9A-Za-z_\-|*.:]{1,64}"
+Id = Annotated[str, msgspec.Meta(pattern=rf"\A{ID}\Z")]
 Number = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,255}\Z")]
 """A merchant's number of a trade: also of another system, in whatever form that one uses."""
 

@@ -16,7 +16,16 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem, StatementRow
+from channels.base import (
+    NO_REFERENCE,
+    Acknowledgement,
+    Callback,
+    Create,
+    Created,
+    RefundState,
+    StatementItem,
+    StatementRow,
+)
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import unreadable_callback
 from channels.kit.web_address import PLAIN_TOO, TLS_ONLY, web_address
@@ -32,6 +41,7 @@ from channels.paypal.wire import (
     OwnAccount,
     PaypalOrder,
     Refund,
+    RefundResource,
     Webhook,
     amount_value,
     event_evidence,
@@ -137,6 +147,30 @@ class Paypal:
     async def query_payment(self, payment: Payment) -> Evidence:
         response = await self._api.call("GET", _order_path(payment))
         return self._read(payment, response)
+
+    async def find_number(self, number: str) -> str | None:
+        """Id of the order of a capture, or of a refund, whose link leads to its capture.
+
+        https://developer.paypal.com/docs/api/payments/v2/#refunds_get
+        """
+        capture_id, response = number, await self._get(f"/v2/payments/captures/{quote(number, safe='')}")
+        if response is None:
+            refund = await self._get(f"/v2/payments/refunds/{quote(number, safe='')}")
+            if refund is None:
+                return None
+            capture_id = read_json(refund.body, RefundResource).capture_id
+            response = await self._get(f"/v2/payments/captures/{quote(capture_id, safe='')}")
+        order_id = "" if response is None else paypal_statement.order_of_capture(response.body, capture_id)
+        if not order_id:
+            raise ChannelUnreadable("no_order")
+        return order_id
+
+    async def _get(self, path: str) -> Response | None:
+        """The response; None: there is no such thing."""
+        response = await self._api.call("GET", path)
+        if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
+            return None
+        return require_success(response)
 
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         del received_at  # unsigned responses have no time
@@ -324,7 +358,7 @@ def _money(amount: int, currency: str) -> dict[str, str]:
 
 def _order_path(payment: Payment) -> str:
     if payment.channel_reference is None:
-        raise ChannelUnreadable("no_channel_reference")
+        raise ChannelUnreadable(NO_REFERENCE)
     return f"/v2/checkout/orders/{quote(payment.channel_reference, safe='')}"
 
 

@@ -66,6 +66,7 @@ class _Supplementary(msgspec.Struct, frozen=True, kw_only=True):
 class _Capture(msgspec.Struct, frozen=True, kw_only=True):
     """A capture, as far as it says which order it is of."""
 
+    id: str = ""
     custom_id: str = ""
     invoice_id: str = ""
     supplementary_data: _Supplementary = _Supplementary()
@@ -179,6 +180,18 @@ async def ids_of_capture(api: Api, capture_id: str) -> tuple[str, ...]:
     capture = read_json(require_success(response).body, _Capture)
     ids = (capture.supplementary_data.related_ids.order_id, capture.custom_id, capture.invoice_id)
     return tuple(filter(None, ids))
+
+
+def order_of_capture(body: bytes, capture_id: str) -> str:
+    """Id of the order that a capture names; empty: it names none.
+
+    Raises:
+        ChannelUnreadable: it is another capture.
+    """
+    capture = read_json(body, _Capture)
+    if capture.id != capture_id:
+        raise ChannelUnreadable("other_capture")
+    return capture.supplementary_data.related_ids.order_id
 
 
 def parse(statement: IO[bytes]) -> Iterator[StatementItem]:

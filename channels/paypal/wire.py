@@ -110,7 +110,7 @@ class Refund(_WithNumbers, frozen=True, kw_only=True):
         return self.invoice_id if is_own and self.invoice_id else self.id
 
 
-class _RefundResource(_WithNumbers, frozen=True, kw_only=True):
+class RefundResource(_WithNumbers, frozen=True, kw_only=True):
     """The object of an event about a refund; its link `up` leads to the capture."""
 
     links: tuple[_Link, ...] = ()
@@ -302,7 +302,7 @@ def event_evidence(event: Event, own: OwnAccount) -> Evidence | None:
     if event.event_type in _OF_CAPTURES:
         return _capture_evidence(event.event_type, read_json(bytes(event.resource), Capture), own)
     if event.event_type in _OF_REFUNDS:
-        refund = read_json(bytes(event.resource), _RefundResource)
+        refund = read_json(bytes(event.resource), RefundResource)
         ids = distinct_ids(*refund.numbers, *refund.related, refund.capture_id)
         if ids:
             account = own.name_for(refund.payee)

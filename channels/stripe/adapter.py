@@ -12,7 +12,17 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import IO
 from urllib.parse import quote
 
-from channels.base import Acknowledgement, Callback, Create, Created, Ignored, RefundState, StatementItem, StatementRow
+from channels.base import (
+    NO_REFERENCE,
+    Acknowledgement,
+    Callback,
+    Create,
+    Created,
+    Ignored,
+    RefundState,
+    StatementItem,
+    StatementRow,
+)
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import unreadable_callback
 from channels.stripe import statement as stripe_statement
@@ -22,6 +32,7 @@ from channels.stripe.creation import created_intent, created_session, intent_for
 from channels.stripe.events import EVENTS, Event, event_evidence
 from channels.stripe.money import to_stripe
 from channels.stripe.objects import (
+    Charge,
     Endpoint,
     Intent,
     Page,
@@ -46,6 +57,10 @@ REFUND_PAGES_MAX = 10
 
 _SESSIONS = "/v1/checkout/sessions"
 _INTENTS = "/v1/payment_intents"
+
+_CHARGES = "/v1/charges"
+_REFUNDS = "/v1/refunds"
+_BY_PREFIX = {"ch_": _CHARGES, "py_": _CHARGES, "re_": _REFUNDS, "pyr_": _REFUNDS}
 
 _STATUS_OK = 200
 _STATUS_ERROR = 400
@@ -89,6 +104,25 @@ class Stripe:
         path, expanded = _address(payment)
         return self._read_response(payment, await self._api.get(path, [("expand[]", expanded)]))
 
+    async def find_number(self, number: str) -> str | None:
+        """Id of the PaymentIntent of a charge or a refund."""
+        path = next((path for prefix, path in _BY_PREFIX.items() if number.startswith(prefix)), None)
+        if path is None:
+            raise ChannelUnreadable(NO_REFERENCE)
+        try:
+            response = require_success(await self._api.get(f"{path}/{quote(number, safe='')}"))
+        except Refused as refused:
+            if refused.is_missing:
+                return None
+            raise
+        body, is_charge = response.body, path == _CHARGES
+        found: Charge | Refund = read_json(body, Charge) if is_charge else read_json(body, Refund)
+        if found.id != number:
+            raise ChannelUnreadable("other_object")
+        if isinstance(found, Charge) and found.livemode is not self._live:
+            raise ChannelUnreadable("livemode")
+        return found.payment_intent
+
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """Read the response; it is unsigned, so `received_at` is compared with nothing."""
         del received_at
@@ -131,7 +165,7 @@ class Stripe:
             ("metadata[refund_no]", refund_no),
             ("metadata[out_trade_no]", payment.out_trade_no),
         ]
-        response = await self._api.post("/v1/refunds", form, idempotency_key=refund_no)
+        response = await self._api.post(_REFUNDS, form, idempotency_key=refund_no)
         refund = read_json(response.body, Refund)
         is_same = (refund.payment_intent, refund.refund_no) == (intent_id, refund_no)
         if not is_same or refund.amount != to_stripe(amount, payment.currency):
@@ -142,7 +176,7 @@ class Stripe:
         intent_id = await self._intent_id(payment)
         if intent_id is None:
             return None
-        pages = self._api.pages("/v1/refunds", [("payment_intent", intent_id)], pages_max=REFUND_PAGES_MAX + 1)
+        pages = self._api.pages(_REFUNDS, [("payment_intent", intent_id)], pages_max=REFUND_PAGES_MAX + 1)
         page_count = 0
         try:
             async for page in pages:
@@ -278,7 +312,7 @@ def _reference(payment: Payment) -> str:
     """Stripe's id of the payment; a watched payment may have it as its number."""
     reference = payment.channel_reference or payment.out_trade_no
     if not reference.startswith(("cs_", "pi_")):
-        raise ChannelUnreadable("no_channel_reference")
+        raise ChannelUnreadable(NO_REFERENCE)
     return reference
 
 

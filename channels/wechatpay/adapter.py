@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, timedelta, tzinfo
+from http import HTTPStatus
 from secrets import token_hex
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
@@ -82,6 +83,8 @@ ORDER_LIVES_MAX = timedelta(days=7)
 _TRANSACTIONS = "/v3/pay/transactions"
 _REFUNDS = "/v3/refund/domestic/refunds"
 
+_TRANSACTION_ID = re.compile(r"[0-9A-Za-z_\-]{1,32}", re.ASCII)
+_REFUND_NO = re.compile(r"[0-9A-Za-z_\-|*@]{1,64}", re.ASCII)
 _NOTHING_TO_CLOSE = frozenset({"ORDERPAID", "ORDER_PAID", "ORDER_CLOSED", NOT_EXIST})
 
 
@@ -137,6 +140,29 @@ class WechatPay:
             address = f"id/{quote(payment.channel_reference, safe='')}"
         response = await self._wire.call("GET", f"{_TRANSACTIONS}/{address}?mchid={self._wire.mchid}")
         return self.read_response(payment, response, received_at=self._wire.now())
+
+    async def find_number(self, number: str) -> str | None:
+        """The payment whose `transaction_id` it is, or whose refund has it as `out_refund_no`. WeChat Pay finds nothing
+        by its own number of a refund: https://pay.weixin.qq.com/doc/v3/merchant/4012791865
+        """
+        if _TRANSACTION_ID.fullmatch(number) is not None:
+            path = f"{_TRANSACTIONS}/id/{quote(number, safe='')}?mchid={self._wire.mchid}"
+            response = await self._wire.call("GET", path)
+            is_malformed = response.status == HTTPStatus.BAD_REQUEST and _code(response) == "PARAM_ERROR"
+            if not is_malformed and not _is_missing(response, NOT_EXIST):
+                transaction = self._wire.read(response, Transaction)
+                if transaction.transaction_id != number:
+                    raise ChannelUnreadable("other_payment")
+                return transaction.out_trade_no
+        if _REFUND_NO.fullmatch(number) is None:
+            return None
+        response = await self._wire.call("GET", f"{_REFUNDS}/{quote(number, safe='')}")
+        if _is_missing(response, NO_REFUND):
+            return None
+        refund = self._wire.read(response, RefundBody)
+        if refund.out_refund_no != number:
+            raise ChannelUnreadable("other_refund")
+        return refund.out_trade_no
 
     def read_response(self, payment: Payment, response: Response, *, received_at: datetime) -> Evidence:
         """Read by status: 200 must verify; 404 with exactly one code is *missing*."""
@@ -376,6 +402,16 @@ def _require_success(response: Response) -> Response:
     if response.status != OK:
         raise refusal(_code(response))
     return response
+
+
+def _is_missing(response: Response, code: str) -> bool:
+    """Whether the channel knows no such thing; any other error is raised."""
+    if response.status == OK:
+        return False
+    found = _code(response)
+    if (response.status, found) == (404, code):
+        return True
+    raise query_error(found)
 
 
 def _code(response: Response) -> str:

@@ -131,11 +131,20 @@ def _open_page(simulation: Simulation, call: Call) -> Response:
 
 
 def _query(simulation: Simulation, call: Call) -> Response:
-    number = text_in(call.request, "out_trade_no")
+    """Query by either number; with both, Alipay's own one counts."""
+    trade_no, number = text_in(call.request, "trade_no"), text_in(call.request, "out_trade_no")
+    if trade_no:
+        number = _number_of(simulation, call, trade_no)
     payment = simulation.query_payment(call.account, number, call.nth, call.now)
     if isinstance(payment, Refusal) or not _is_trade(payment):
         return refusal(call, _NO_TRADE, out_trade_no=number, buyer_pay_amount="0.00", receipt_amount="0.00")
     return success(call, **query_fields(payment))
+
+
+def _number_of(simulation: Simulation, call: Call, trade_no: str) -> str:
+    """Return the number of a trade that is paid; an empty one, which no trade has. Slow: there is no index."""
+    mine = (one for one in simulation.ledger.payments(call.now) if one.merchant_id == call.account.merchant_id)
+    return next((one.terms.out_trade_no for one in mine if one.transaction_id == trade_no), "")
 
 
 def _is_trade(payment: Payment) -> bool:

@@ -214,6 +214,18 @@ def _payment_of_capture(simulation: Simulation, call: Call) -> Payment | None:
     return simulation.ledger.find(key, call.now)
 
 
+def _retrieve_refund(simulation: Simulation, call: Call) -> Response:
+    """Return a refund with the link to its capture."""
+    id_, merchant_id = call.request.params["refund_id"], call.account.merchant_id
+    mine = (one for one in simulation.ledger.refunds() if one.merchant_id == merchant_id)
+    refund = next((one for one in mine if refund_object(one)["id"] == id_), None)
+    payment = None if refund is None else simulation.ledger.find(Key(merchant_id, refund.out_trade_no), call.now)
+    if refund is None or payment is None:
+        return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")
+    up = f"https://api.sandbox.paypal.com/v2/payments/captures/{payment.transaction_id}"
+    return json_response(refund_object(refund) | {"links": [{"href": up, "rel": "up", "method": "GET"}]})
+
+
 def _verify(_: Simulation, call: Call) -> Response:
     try:
         body = decode(call.request.body, VerifyBody)
@@ -279,6 +291,13 @@ OPERATIONS: tuple[Operation, ...] = (
         pattern="/v2/payments/captures/{capture_id}/refund",
         number=_request_id,
         handle=_refund,
+    ),
+    Operation(
+        kind=CallKind.QUERY_REFUND,
+        method="GET",
+        pattern="/v2/payments/refunds/{refund_id}",
+        number=lambda request: request.params["refund_id"],
+        handle=_retrieve_refund,
     ),
     Operation(
         kind=CallKind.DISPUTE,

@@ -24,6 +24,7 @@ from simulator.stripe.objects import (
 from simulator.stripe.wire import (
     Fields,
     Object,
+    charge_id,
     expanded,
     expanded_response,
     not_found,
@@ -42,6 +43,14 @@ def list_refunds(simulation: Simulation, call: Call, query: Fields) -> Response:
     number = None if of is None else number_of(of)
     mine = [one for one in simulation.ledger.refunds() if one.merchant_id == call.account.merchant_id]
     return page(call, query, [refund_object(one) for one in reversed(mine) if number in (None, one.out_trade_no)])
+
+
+def retrieve_charge(simulation: Simulation, call: Call, query: Fields) -> Response:
+    """Return the charge of a payment that is paid."""
+    id_ = call.request.params["id"]
+    found = simulation.ledger.find(Key(call.account.merchant_id, number_of(id_)), call.now)
+    is_there = found is not None and found.status.was_paid and charge_id(found.terms.out_trade_no) == id_
+    return expanded_response(charge_object(found), query) if found and is_there else not_found("charge", id_)
 
 
 def retrieve_refund(simulation: Simulation, call: Call, query: Fields) -> Response:

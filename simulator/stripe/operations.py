@@ -20,6 +20,7 @@ from simulator.stripe.lists import (
     list_events,
     list_refunds,
     list_transactions,
+    retrieve_charge,
     retrieve_event,
     retrieve_refund,
 )
@@ -139,6 +140,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(CallKind.QUERY, "/v1/payment_intents", _by_payment, list_payments(INTENT)),
     _get(CallKind.QUERY, "/v1/payment_intents/{id}", _by_id, retrieve(INTENT)),
     _post(CallKind.CLOSE, "/v1/payment_intents/{id}/cancel", _by_id, close(INTENT)),
+    _get(CallKind.QUERY, "/v1/charges/{id}", _by_id, retrieve_charge),
     _post(CallKind.REFUND, "/v1/refunds", _by_key, refund),
     _get(CallKind.QUERY_REFUND, "/v1/refunds", _by_payment, list_refunds),
     _get(CallKind.QUERY_REFUND, "/v1/refunds/{id}", _by_id, retrieve_refund),

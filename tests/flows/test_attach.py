@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from core.account import AccountConfig
 from core.acts import Preview
-from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated, UnknownAccount
+from core.errors import ChannelUnavailable, InvalidRequest, NotFound, NotPossible, PreviewOutdated, UnknownAccount
 from core.evidence import Missing, Paid, Unclear, Unpaid
 from core.lifecycle import LatePolicy
 from core.order import OrderState, OrderStatus, Origin, PaymentStatus
@@ -15,7 +16,8 @@ from flows.close import request_close
 from flows.place import new_number
 from flows.refund_request import RefundWish, request_refund
 from simulator.kernel.faults import AtFault
-from simulator.kernel.ledger import Key, Terms
+from simulator.kernel.ledger import Key, Refusal, Terms
+from storage.postgres.accounts import put_account
 from tests.flows.conftest import AMOUNT, HOOK, FlowHarness
 
 
@@ -254,3 +256,84 @@ async def test_a_channel_that_falls_silent_between_the_two_queries_leaves_the_pa
     await harness.fetch_value("UPDATE pending SET leased_until = NULL RETURNING 1")
     await harness.run_query_job(after)
     assert (await harness.state(state)).order.status is OrderStatus.PAID
+
+
+# -- other numbers that a buyer holds ----------------------------------------------------------------------------------
+
+
+async def account_at(harness: FlowHarness, channel: str) -> str:
+    """An account of this channel, as its name; returns the merchant's id there."""
+    opened = harness.simulation.channels[channel].open_account(channel, f"{harness.url}/nobody")
+    merchant_id: str = opened.account.merchant_id
+    harness.simulation.accounts[merchant_id] = opened.account
+    config = AccountConfig(
+        name=channel,
+        channel=channel,
+        base_url=harness.simulation.urls[channel],
+        credentials=opened.credentials,
+        custom_host=True,
+    )
+    await put_account(harness.resources.db, harness.sealer, config)
+    return merchant_id
+
+
+async def paid_elsewhere(harness: FlowHarness, channel: str) -> tuple[str, str]:
+    """The merchant's and the channel's number of a payment that another system has made there."""
+    merchant = await account_at(harness, channel)
+    number = bought_elsewhere(harness, "shop-2026-000123", merchant=merchant)
+    payment = harness.simulation.ledger.find(Key(merchant, number), harness.simulation.now())
+    assert payment is not None
+    assert payment.transaction_id is not None
+    return number, payment.transaction_id
+
+
+@pytest.mark.parametrize("channel", ["alipay", "wechatpay"])
+async def test_money_is_attached_by_the_channels_own_number(harness: FlowHarness, channel: str) -> None:
+    """The buyer has a screenshot with the number of Alipay or WeChat Pay, and nothing else."""
+    number, transaction = await paid_elsewhere(harness, channel)
+    looked = await look_up(harness.resources, channel, transaction)
+    assert isinstance(looked.evidence, Paid)
+    assert (looked.number, looked.out_trade_no, looked.reference, looked.known) == (transaction, number, None, None)
+
+    state = await open_order(harness)
+    wanted = (harness.resources, state.order.order_no, channel, transaction)
+    after = await attach_payment(*wanted, by="ann", reason="a screenshot")
+    assert (after.order.status, after.order.paid_by) == (OrderStatus.PAID, (channel, number))
+    again = await look_up(harness.resources, channel, transaction)
+    assert again.known is not None
+    assert again.known.order_no == state.order.order_no
+
+
+async def test_a_refunds_number_leads_to_its_payment(harness: FlowHarness) -> None:
+    number, _ = await paid_elsewhere(harness, "wechatpay")
+    [merchant] = {row.merchant_id for row in harness.simulation.ledger.payments(harness.simulation.now())}
+    refund = harness.simulation.refund_in_console(Key(merchant, number), 100)
+    assert not isinstance(refund, Refusal)
+    looked = await look_up(harness.resources, "wechatpay", refund.refund_no)
+    assert (looked.out_trade_no, looked.evidence.amount) == (number, AMOUNT)
+
+
+async def test_a_number_that_neither_way_names_a_payment_is_missing(harness: FlowHarness) -> None:
+    await account_at(harness, "alipay")
+    await account_at(harness, "stripe")
+    for channel, number in (("alipay", "2026112322001478901234567890"), ("stripe", "ch_nobody")):
+        assert isinstance((await look_up(harness.resources, channel, number)).evidence, Missing)
+    said = (await look_up(harness.resources, "stripe", "hello")).evidence
+    assert isinstance(said, Unclear)
+    assert said.reason == "no_channel_reference"
+
+
+async def test_no_answer_about_the_other_number_is_no_conclusion(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the merchant's number it is missing, which says nothing of the channel's."""
+    _, transaction = await paid_elsewhere(harness, "alipay")
+    account = await harness.resources.accounts.get("alipay")
+
+    async def broken(_number: str) -> None:
+        raise ChannelUnavailable("status_500")
+
+    monkeypatch.setattr(account.channel, "find_number", broken)
+    said = (await look_up(harness.resources, "alipay", transaction)).evidence
+    assert isinstance(said, Unclear)
+    assert said.reason == "status_500"

@@ -11,7 +11,7 @@ from demo.shop.books import Sale
 from demo.shop.catalogue import NAME_CHARACTERS_MAX, PRODUCTS, WAYS, Product, find_way, price_text
 
 NAME = "Leaf & Cup"
-INTEGRITY = "sha384-Tn23LnLtYe4wBq5QhbVCVnY4zfQeH+tJMNYWuVLldS7gSnUVHHae6kNTMBjqJC1n"
+INTEGRITY = "sha384-fYzQwJO833GB0aMgQeWtljnXc0CkUgh5dy+rKQnnyMmm2+n8RBdmuyQT3R8KlGgJ"
 
 STATES = {
     "placing": ("wait", "Not sent yet"),

@@ -41,7 +41,7 @@ SHIPS_TEST_ORDERS = os.environ.get("SHIP_TEST_ORDERS") == "1"  # for trying it o
 PRODUCTS = {"tea": ("Green tea", 8888), "pot": ("Teapot", 26800)}  # prices in minor units
 CURRENCY = "CNY"
 MODULE = f"{NODROP_URL}/sdk/1.0.0/order-status.js"  # shows the state of an order in this shop's own page
-INTEGRITY = "sha384-Tn23LnLtYe4wBq5QhbVCVnY4zfQeH+tJMNYWuVLldS7gSnUVHHae6kNTMBjqJC1n"
+INTEGRITY = "sha384-fYzQwJO833GB0aMgQeWtljnXc0CkUgh5dy+rKQnnyMmm2+n8RBdmuyQT3R8KlGgJ"
 RETRIES = Retries(total_s=8)  # a buyer waits; afterwards the page offers to send the order again
 
 TABLE = """

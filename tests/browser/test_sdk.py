@@ -1,5 +1,6 @@
 """The module `order-status` in Chromium: on another origin, in several tabs, and where a browser refuses."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -100,6 +101,31 @@ async def test_showing_the_page_again_asks_the_channel(
     await buyer.page.evaluate(HIDE, "hidden")
     await channel.pay(number_of(order), "lost")
     await buyer.page.evaluate(HIDE, "visible")
+    await buyer.reads("Paid")
+
+
+async def test_a_question_to_the_channel_that_was_lost_is_asked_again_beside_an_open_stream(
+    shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
+) -> None:
+    """As when the network is there a moment before the requests are. No worker runs, so nobody else asks."""
+    order = await place(shop, account=account)
+    is_open = asyncio.Event()
+
+    async def lose(route: Route) -> None:
+        await is_open.wait()
+        await route.abort()
+
+    await buyer.page.clock.install()
+    await buyer.page.goto(order["order_page"])
+    await buyer.reads("Payment processing")
+    await buyer.page.evaluate(HIDE, "hidden")
+    await channel.pay(number_of(order), "lost")
+    await buyer.page.route("**/refresh", lose, times=1)
+    async with buyer.page.expect_response(EVENTS):
+        await buyer.page.evaluate(HIDE, "visible")
+    async with buyer.page.expect_event("requestfailed"):
+        is_open.set()
+    await buyer.page.clock.run_for(4_000)
     await buyer.reads("Paid")
 
 

@@ -158,9 +158,9 @@ class Watch {
   }
 
   async turn() {
-    const silence = Math.abs(Date.now() - this.heardAt); // the clock of the computer may be set
+    const silence = Math.abs(Date.now() - this.heardAt); // the clock may be set
     const isOpen = this.source && this.source.readyState === 1;
-    if (isOpen && silence < FRESH_MS) {
+    if (isOpen && silence < FRESH_MS && !this.asksChannel) {
       this.tries = 0;
     } else {
       this.tries += 1;

@@ -29,7 +29,7 @@ from storage.postgres.api_keys import create_api_key
 from storage.postgres.database import Database
 from storage.postgres.migrate import migrate
 from storage.redis.address import redis_address
-from storage.redis.client import open_redis
+from storage.redis.client import close_redis, open_redis
 from storage.sealing import Sealer, new_master_key
 
 DATABASE = "nodrop"
@@ -152,7 +152,7 @@ class Stack:
         try:
             await redis.flushall()
         finally:
-            await redis.aclose()
+            await close_redis(redis)
 
     async def open_account(self, name: str, channel: str = "sandbox", **config: Any) -> AccountConfig:
         """Return the configuration of an account, opened at its simulated channel once and not stored."""

@@ -29,7 +29,7 @@ from storage.redis.address import redis_address
 from storage.redis.admission.shared import SharedAdmission
 from storage.redis.changes import Changes
 from storage.redis.checks import check_redis
-from storage.redis.client import JobRedis, open_job_redis
+from storage.redis.client import JobRedis, close_redis, open_job_redis
 from storage.redis.delay_queue import DelayQueue, FollowUps
 from storage.redis.parked_callbacks import ParkedCallbacks
 from storage.sealing import Sealer
@@ -91,7 +91,7 @@ async def open_resources(settings: Settings, *, clock: Clock | None = None) -> A
         await db.open()
         stack.push_async_callback(db.close)
         redis = open_job_redis(address)
-        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(close_redis, redis)
         await _check_stores(db, redis)
         transport = await stack.enter_async_context(
             Transport(timeout_s=settings.channel_timeout_s, proxy=proxy, clock=clock)

@@ -22,7 +22,7 @@ from storage.postgres.migrate import missing_migrations
 from storage.postgres.operators import list_operators
 from storage.redis.address import redis_address
 from storage.redis.checks import check_redis
-from storage.redis.client import JobRedis, open_job_redis, redis_errors
+from storage.redis.client import JobRedis, close_redis, open_job_redis, redis_errors
 from storage.redis.connection import CONNECTIONS_MAX as REDIS_CONNECTIONS_MAX
 from storage.redis.rights import missing_rights
 from storage.sealing import Sealer
@@ -53,7 +53,7 @@ async def _deployment(settings: Settings) -> list[Finding]:
     except NodropError as error:
         return [Finding("deployment", Level.ERROR, error.detail)]
     finally:
-        await redis.aclose()
+        await close_redis(redis)
         await db.close()
     return []
 
@@ -132,7 +132,7 @@ async def _redis(settings: Settings) -> AsyncIterator[Finding]:
     except NodropError as error:
         yield Finding("Redis", Level.ERROR, _message(error))
     finally:
-        await redis.aclose()
+        await close_redis(redis)
 
 
 async def _redis_rights(redis: JobRedis) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha1
 from types import TracebackType
@@ -45,8 +45,16 @@ JobRedis = ArqRedis
 
 
 def open_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_MAX) -> Redis:
-    """Return a client that connects at its first use. Close it with `aclose()`."""
+    """Return a client that connects at its first use. Close it with `close_redis()`."""
     return Redis.from_pool(connection_pool(address, connections_max))
+
+
+async def close_redis(redis: Redis) -> None:
+    """Close its connections. One whose end takes longer than a connect is left to the server: nothing waits on it, and
+    a process that stops has no use for the fault.
+    """
+    with suppress(RedisUnavailable), redis_errors():
+        await redis.aclose()
 
 
 def open_job_redis(address: RedisAddress, *, connections_max: int = CONNECTIONS_MAX) -> ArqRedis:

@@ -8,6 +8,7 @@ from time import monotonic
 import pytest
 from arq.connections import create_pool
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from structlog.testing import capture_logs
 
 from core.errors import ConfigurationError, RedisUnavailable
@@ -19,6 +20,7 @@ from storage.redis.client import (
     Call,
     Run,
     Script,
+    close_redis,
     open_job_redis,
     open_redis,
     redis_errors,
@@ -215,6 +217,22 @@ async def test_jobs_of_the_arq_client_are_json_and_its_pool_is_closed_with_it(re
     await redis.enqueue_job("query_payment", 1, _job_id="x")
     assert (await redis.get("arq:job:x")).startswith(b'{"t":null,"f":"query_payment"')
     await redis.aclose()  # an open connection would warn, and warnings are errors
+
+
+async def test_connections_that_do_not_end_in_time_keep_no_process_from_ending(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without a processor for two seconds redis-py gives up, though the socket is closed."""
+    redis = open_redis(read_redis_address(redis_url))
+    await redis.ping()
+    disconnect = redis.connection_pool.disconnect
+
+    async def end_late() -> None:
+        await disconnect()
+        raise RedisTimeoutError("Timed out closing connection after 2.0")
+
+    monkeypatch.setattr(redis.connection_pool, "disconnect", end_late)
+    await close_redis(redis)
 
 
 async def test_sentinel_names_the_master(server_directory: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fakeredis.aioredis import FakeAsyncRedisConnection
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from storage.redis.address import read_redis_address
-from storage.redis.client import open_job_redis, open_redis
+from storage.redis.client import close_redis, open_job_redis, open_redis
 from storage.redis.connection import ACQUIRE_TIMEOUT_S, CONNECTIONS_MAX
 from storage.redis.delay_queue import DelayQueue, FollowUps
 from storage.redis.job_payload import EXPIRES_EXTRA_MS, decode_job, encode_job
@@ -51,7 +51,7 @@ async def client_of(url: str) -> AsyncIterator[Redis]:
     try:
         yield client
     finally:
-        await client.aclose()
+        await close_redis(client)
 
 
 @asynccontextmanager
@@ -60,7 +60,7 @@ async def job_client_of(url: str) -> AsyncIterator[ArqRedis]:
     try:
         yield client
     finally:
-        await client.aclose()
+        await close_redis(client)
 
 
 async def calls_of(redis: Redis, *commands: str) -> int:

@@ -41,16 +41,30 @@ _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
 
-# A table that was never written to has no page. Two are filled by the migrations.
+# Rows written since Postgres counts, which a session reports before it ends: into what the schema consists of, and into
+# each table. Two tables are filled by the migrations.
 _WRITTEN = """
-SELECT array_agg(oid::regclass::text) AS tables, coalesce(sum(pg_relation_size(oid)), 0) AS bytes FROM pg_class
- WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT IN ('migrations', 'identity')
-   AND pg_relation_size(oid) > 0"""
+SELECT (SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid))
+          FROM unnest($1::regclass[]) AS oid)::bigint AS schema,
+       array_agg(relname::text) AS tables,
+       array_agg(pg_stat_get_tuples_inserted(oid)) AS inserted,
+       array_agg(pg_relation_size(oid)) AS bytes
+  FROM pg_class
+ WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname NOT IN ('migrations', 'identity')"""
+_OF_SCHEMA = [
+    "pg_attribute",
+    "pg_constraint",
+    "pg_db_role_setting",
+    "pg_extension",
+    "pg_index",
+    "pg_proc",
+    "pg_trigger",
+]
 _RESTART_SEQUENCES = """
 SELECT setval(format('%I.%I', schemaname, sequencename), 1, false) FROM pg_sequences WHERE last_value IS NOT NULL"""
 
-BYTES_MAX = 400_000
-"""Size of all tables up to which rows are deleted: that takes a tenth of the time of new files for all indexes."""
+BYTES_MAX = 100_000
+"""Size of a table up to which rows are deleted: that takes a tenth of the time of new files for all indexes."""
 
 
 class ReusedDatabase:
@@ -63,6 +77,8 @@ class ReusedDatabase:
         self._postgres = postgres
         self._template = template
         self._schema = ""
+        self._schema_written = 0
+        self._inserted: dict[str, int] = {}
         self._name = ""
         self._connection: Any = None
         self._loop = asyncio.new_event_loop()
@@ -73,7 +89,7 @@ class ReusedDatabase:
         if not self._name:
             self._name = f"test_{uuid4().hex}"
             self._postgres.create_database(self._name, self._template)
-            self._schema = self._run(self._connect())
+            self._run(self._connect())
         return self._postgres.url(self._name)
 
     def take_back(self) -> None:
@@ -92,14 +108,15 @@ class ReusedDatabase:
         self._postgres.drop_database(self._name)
         self._name = ""
 
-    async def _connect(self) -> str:
+    async def _connect(self) -> None:
         url = self._postgres.url(self._name)
         named = {"application_name": "tests"}
         self._connection = await asyncpg.connect(
             url, ssl=False, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S, server_settings=named
         )
-        schema: str = await self._connection.fetchval(_SCHEMA)
-        return schema
+        self._schema = await self._connection.fetchval(_SCHEMA)
+        self._schema_written = -1
+        self._inserted = {}
 
     async def _disconnect(self) -> None:
         self._connection.terminate()
@@ -108,27 +125,28 @@ class ReusedDatabase:
         """Whether the database is as it was when it was created. Not if a test has ended our session, too."""
         try:
             await self._connection.execute(_END_SESSIONS)
-            if await self._connection.fetchval(_SCHEMA) != self._schema:
-                return False
-            written = await self._connection.fetchrow(_WRITTEN)
-            if written["bytes"] > BYTES_MAX:
-                await self._truncate(written["tables"])
-            elif written["tables"]:
-                await self._delete(written["tables"])
+            written = await self._connection.fetchrow(_WRITTEN, [*_OF_SCHEMA, "migrations"])
+            if written["schema"] != self._schema_written:
+                if await self._connection.fetchval(_SCHEMA) != self._schema:
+                    return False
+                self._schema_written = written["schema"]
+            await self._delete_rows(written)
         except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError):
             return False
         return True
 
-    async def _delete(self, tables: list[str]) -> None:
-        deletes = "; ".join(f"DELETE FROM {table}" for table in tables)  # noqa: S608 -- names of Postgres's own
-        async with self._connection.transaction():
-            await self._connection.execute(f"SET LOCAL session_replication_role = replica; {deletes}")
-            await self._connection.execute(_RESTART_SEQUENCES)
-
-    async def _truncate(self, tables: list[str]) -> None:
-        async with self._connection.transaction():  # past the trigger that keeps the audit
-            await self._connection.execute("SET LOCAL session_replication_role = replica")
-            await self._connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
+    async def _delete_rows(self, written: Any) -> None:
+        inserted = dict(zip(written["tables"], written["inserted"], strict=True))
+        bytes_of = dict(zip(written["tables"], written["bytes"], strict=True))
+        used = [table for table, rows in inserted.items() if rows != self._inserted.get(table, 0)]
+        large = [table for table in used if bytes_of[table] > BYTES_MAX]
+        self._inserted = inserted
+        await self._connection.execute(
+            "BEGIN; SET LOCAL session_replication_role = replica;"  # past the trigger that keeps the audit
+            + "".join(f"DELETE FROM {table};" for table in used if table not in large)  # noqa: S608 -- Postgres's names
+            + (f"TRUNCATE {', '.join(large)} RESTART IDENTITY CASCADE;" if large else "")
+            + f"{_RESTART_SEQUENCES}; COMMIT"
+        )
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._thread.submit(self._loop.run_until_complete, work).result()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from secrets import token_hex
 from typing import Any
 
@@ -20,7 +20,6 @@ from api.http.event_stream import OpenStreams
 from api.http.packing import packed
 from api.http.request import BODY_TIMEOUT_S, LoopLag
 from api.http.response import Response, html_response
-from api.http.route import Route
 from api.limits import Guesses, RefreshLimits, StartLimits
 from api.pages.handlers import show_fault
 from api.pages.reference import reference
@@ -61,7 +60,7 @@ async def open_application(
     end the refreshes under way may finish.
     """
     table = routes.table(resources.settings.callback_body_bytes_max)
-    context = _context(resources, draining, table, streams or OpenStreams())
+    context = _context(resources, draining, streams or OpenStreams())
     keys, settings, lag = ApiKeys(resources.db), resources.settings, LoopLag()
     console = _console(resources)
     inside = routes.console_table() if console is not None else ()
@@ -107,10 +106,15 @@ def _console(resources: Resources) -> Console | None:
     return Gate(resources)
 
 
-def _context(
-    resources: Resources, draining: asyncio.Event, table: tuple[Route[Context], ...], streams: OpenStreams
-) -> Context:
-    document = openapi.document(table, routes.PARAMETERS)
+@cache
+def _documents(callback_body_bytes_max: int) -> tuple[Response, Response]:
+    """The OpenAPI document, and the page that is made of it."""
+    document = openapi.document(routes.table(callback_body_bytes_max), routes.PARAMETERS)
+    return packed(Response(body=document)), packed(html_response(reference(document)))
+
+
+def _context(resources: Resources, draining: asyncio.Event, streams: OpenStreams) -> Context:
+    document, page = _documents(resources.settings.callback_body_bytes_max)
     return Context(
         resources=resources,
         limits=RefreshLimits(),
@@ -122,8 +126,8 @@ def _context(
         draining=draining,
         stores=SingleFlight(),
         overviews=SingleFlight(),
-        openapi=packed(Response(body=document)),
-        reference=packed(html_response(reference(document))),
+        openapi=document,
+        reference=page,
         shop=open_shop(resources.settings),
     )
 

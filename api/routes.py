@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from api import callbacks, ops
 from api.context import Context
 from api.http.response import HTML, JSON, TEXT
@@ -100,6 +102,7 @@ def console_table() -> tuple[Route[Context], ...]:
     return console.table()
 
 
+@cache
 def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
     """Every address but those of the console. The cap on callbacks is a setting."""
     # fmt: off

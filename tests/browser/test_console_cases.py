@@ -50,7 +50,7 @@ async def test_the_inbox_is_worked_on_by_keyboard_alone(console: Console) -> Non
         assert await focused(page) == str(expected), key
 
     await page.keyboard.press("a")
-    await page.get_by_text(f"Case {second} is").wait_for()
+    await page.get_by_role("status").get_by_text(f"Case {second} is").wait_for()
     case = await find_case(console.resources.db, second)
     assert case is not None
     assert case.assignee == "operator"
@@ -59,7 +59,7 @@ async def test_the_inbox_is_worked_on_by_keyboard_alone(console: Console) -> Non
     await page.keyboard.press("Enter")
     await page.get_by_role("heading", name=f"Case {first}").wait_for()
     await page.keyboard.press("a")
-    await page.get_by_text(f"Case {first} is").wait_for()
+    await page.get_by_role("status").get_by_text(f"Case {first} is").wait_for()
 
 
 async def test_the_keys_are_listed_and_leave_fields_and_the_browser_alone(console: Console) -> None:

@@ -67,6 +67,6 @@ async def test_a_delivered_one_is_sent_again_by_keyboard_alone(console: Console)
     await page.get_by_label("Reason").focus()
     await page.keyboard.type("they lost it")
     await page.keyboard.press("Enter")
-    await page.get_by_text("It is sent at once.").wait_for()
+    await page.get_by_role("status").get_by_text("It is sent at once.").wait_for()
     found = await console.resources.db.fetchval("SELECT id FROM notifications WHERE resending_since IS NOT NULL")
     assert found == delivered

@@ -1,7 +1,7 @@
 """A database that is handed from test to test: emptying it takes a small part of the time of cloning it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -135,18 +135,21 @@ class ReusedDatabase:
             return False
         return True
 
-    async def _delete_rows(self, written: Any) -> None:
+    async def _delete_rows(self, written: Mapping[str, Any]) -> None:
         inserted = dict(zip(written["tables"], written["inserted"], strict=True))
         bytes_of = dict(zip(written["tables"], written["bytes"], strict=True))
         used = [table for table, rows in inserted.items() if rows != self._inserted.get(table, 0)]
         large = [table for table in used if bytes_of[table] > BYTES_MAX]
         self._inserted = inserted
-        await self._connection.execute(
-            "BEGIN; SET LOCAL session_replication_role = replica;"  # past the trigger that keeps the audit
-            + "".join(f"DELETE FROM {table};" for table in used if table not in large)  # noqa: S608 -- Postgres's names
-            + (f"TRUNCATE {', '.join(large)} RESTART IDENTITY CASCADE;" if large else "")
-            + f"{_RESTART_SEQUENCES}; COMMIT"
-        )
+        statements = [
+            "BEGIN",
+            "SET LOCAL session_replication_role = replica",  # past the trigger that keeps the audit
+            *(f"DELETE FROM {table}" for table in used if table not in large),  # noqa: S608 -- Postgres's own names
+            *([f"TRUNCATE {', '.join(large)} RESTART IDENTITY CASCADE"] if large else ()),
+            _RESTART_SEQUENCES,
+            "COMMIT",
+        ]
+        await self._connection.execute("; ".join(statements))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._thread.submit(self._loop.run_until_complete, work).result()

@@ -122,14 +122,16 @@ def bucket_of(at: datetime, step: Step) -> datetime:
     return EPOCH + (at - EPOCH) // timedelta(seconds=step) * timedelta(seconds=step)
 
 
-def due_buckets(computed: Mapping[datetime, datetime], now: datetime) -> list[datetime]:
+def due_buckets(computed: Mapping[datetime, datetime], now: datetime, *, first_at: datetime) -> list[datetime]:
     """The buckets of five minutes that are to be computed, newest first. `computed`: when each was computed last.
 
     The current one is always due; any other until it was computed after its last late row and after its last callback.
+    `first_at`: the oldest row that they are made of. Hours before it are empty, and are not computed.
     """
     current = bucket_of(now, Step.MINUTES)
     step = timedelta(seconds=Step.MINUTES)
-    starts = (current - number * step for number in range((current - first_of_minutes(now)) // step + 1))
+    first = max(first_of_minutes(now), bucket_of(first_at, Step.HOUR))
+    starts = (current - number * step for number in range(max(0, (current - first) // step) + 1))
     return [start for start in starts if start == current or _is_due(computed.get(start), start + step, now)]
 
 
@@ -143,9 +145,10 @@ def batch_of(due: Sequence[datetime], size: int) -> list[datetime]:
     summed into it at once. `size` is more than the buckets of an hour.
     """
     batch = list(due[:size])
-    if len(due) > size and (hour := bucket_of(due[size], Step.HOUR)) == bucket_of(batch[-1], Step.HOUR):
-        batch = [start for start in batch if bucket_of(start, Step.HOUR) != hour]
-    return batch
+    if len(due) <= size:
+        return batch
+    split = bucket_of(due[size], Step.HOUR)
+    return [start for start in batch if bucket_of(start, Step.HOUR) != split] or batch
 
 
 def filled_since(now: datetime, first_order_at: datetime | None, *, kept_days: int) -> datetime:

@@ -98,8 +98,12 @@ async def take_recent_days(resources: Resources) -> int:
 
 async def preview_sign_off(resources: Resources, name: str, day: date) -> Preview:
     """The figures that would be signed, and what speaks against it. Raises as `read_day`."""
-    closing = (await read_day(resources, name, day)).closing
-    return _preview(closing, day)
+    return preview_of(await read_day(resources, name, day))
+
+
+def preview_of(seen: Day) -> Preview:
+    """The same of a day that was read."""
+    return _preview(seen.closing, seen.day)
 
 
 async def sign_off(

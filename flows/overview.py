@@ -21,7 +21,6 @@ from core.rollups import (
     Figures,
     Scope,
     Span,
-    bucket_of,
     by_word,
     histogram,
     merged,
@@ -215,9 +214,10 @@ async def read_overview(resources: Resources, span: Span) -> Overview:
     rows = await rollups.read(db, span.step, span.since(now))
     silent = await find_silent_accounts(db)
     live, channels = await asyncio.gather(_live(resources), _channels(resources))
-    of_all = merged(row.figures for row in rows)
-    total = _of_scope(rows, Scope.ACCOUNT)
-    notified = _of_scope(rows, Scope.ENDPOINT)
+    by_name, by_bucket = _summed(rows)
+    of_all = merged(by_name[Scope.ALL].values())
+    total = merged(by_name[Scope.ACCOUNT].values())
+    notified = merged(by_name[Scope.ENDPOINT].values())
     return Overview(
         at=now,
         span=span.name,
@@ -230,9 +230,9 @@ async def read_overview(resources: Resources, span: Span) -> Overview:
         dead=notified.get("dead", 0),
         histogram_s=list(map(float, SPAN_BOUNDS_S)),
         repaired_slots=list(histogram(total, "repaired_s", SPAN_BOUNDS_S)),
-        buckets=_buckets(rows, span, now),
-        accounts=_accounts(rows, channels, {each.account for each in silent}),
-        endpoints=_endpoints(rows, await list_endpoints(db, limit=WAITING_MAX), now),
+        buckets=_buckets(by_bucket, span, now),
+        accounts=_accounts(by_name[Scope.ACCOUNT], channels, {each.account for each in silent}),
+        endpoints=_endpoints(by_name[Scope.ENDPOINT], await list_endpoints(db, limit=WAITING_MAX), now),
         silent=silent,
         live=live,
     )
@@ -257,7 +257,7 @@ async def read_account(resources: Resources, name: str, span: Span) -> AccountOv
         paid_slots=list(histogram(figures, "paid_s", SPAN_BOUNDS_S)),
         call_histogram_s=list(CALL_BOUNDS_S),
         call_slots=list(histogram(figures, "call_s", CALL_BOUNDS_S)),
-        buckets=_buckets(rows, span, now),
+        buckets=_buckets(_summed(rows)[1], span, now),
     )
 
 
@@ -306,16 +306,20 @@ async def _channels(resources: Resources) -> _Channels:
 # -- figures of a span -------------------------------------------------------------------------------------------------
 
 
-def _of_scope(rows: Sequence[Rollup], scope: Scope) -> dict[str, int]:
-    return merged(row.figures for row in rows if row.scope is scope)
+_Sums = dict[str, int]
 
 
-def _by_name(rows: Sequence[Rollup], scope: Scope) -> dict[str, dict[str, int]]:
-    of: dict[str, list[Figures]] = {}
+def _summed(rows: Sequence[Rollup]) -> tuple[dict[Scope, dict[str, _Sums]], dict[datetime, _Sums]]:
+    """The sums by scope and name, and those by bucket. Each figure is read once: a week has a hundred thousand."""
+    by_name: dict[Scope, dict[str, _Sums]] = {scope: {} for scope in Scope}
+    by_bucket: dict[datetime, _Sums] = {}
     for row in rows:
-        if row.scope is scope:
-            of.setdefault(row.name, []).append(row.figures)
-    return {name: merged(several) for name, several in of.items()}
+        named = by_name[row.scope].setdefault(row.name, {})
+        bucket = by_bucket.setdefault(row.at, {})
+        for key, value in row.figures.items():
+            named[key] = named.get(key, 0) + value
+            bucket[key] = bucket.get(key, 0) + value
+    return by_name, by_bucket
 
 
 def _durations(figures: Figures, key: str, bounds: Sequence[float]) -> Durations:
@@ -342,9 +346,8 @@ def _paid(figures: Figures) -> PaidFigures:
     )
 
 
-def _accounts(rows: Sequence[Rollup], channels: _Channels, silent: set[str]) -> list[AccountFigures]:
+def _accounts(by_name: Mapping[str, Figures], channels: _Channels, silent: set[str]) -> list[AccountFigures]:
     """Every account, and those that are gone and have figures: the silent ones first, then by name."""
-    by_name = _by_name(rows, Scope.ACCOUNT)
     names = sorted({*by_name, *channels.accounts}, key=lambda name: (name not in silent, name))
     return [_account(name, by_name.get(name, {}), channels, is_silent=name in silent) for name in names]
 
@@ -370,9 +373,8 @@ def _account(name: str, figures: Figures, channels: _Channels, *, is_silent: boo
     )
 
 
-def _endpoints(rows: Sequence[Rollup], open_now: Sequence[EndpointRow], now: datetime) -> list[EndpointFigures]:
+def _endpoints(by_name: Mapping[str, Figures], open_now: Sequence[EndpointRow], now: datetime) -> list[EndpointFigures]:
     """Those with figures or with open notifications, the longest undelivered first."""
-    by_name = _by_name(rows, Scope.ENDPOINT)
     waiting: Mapping[str, EndpointRow] = {each.endpoint: each for each in open_now if each.undelivered or each.dead}
     return sorted(
         (_endpoint(name, by_name.get(name, {}), waiting.get(name), now) for name in {*by_name, *waiting}),
@@ -397,12 +399,9 @@ def _endpoint(name: str, figures: Figures, waiting: EndpointRow | None, now: dat
     )
 
 
-def _buckets(rows: Sequence[Rollup], span: Span, now: datetime) -> list[BucketFigures]:
+def _buckets(by_bucket: Mapping[datetime, Figures], span: Span, now: datetime) -> list[BucketFigures]:
     """Every bucket of the span, also those in which nothing happened."""
-    of: dict[datetime, list[Figures]] = {}
-    for row in rows:
-        of.setdefault(bucket_of(row.at, span.step), []).append(row.figures)
-    return [_bucket(at, merged(of.get(at, ()))) for at in span.buckets(now)]
+    return [_bucket(at, by_bucket.get(at, {})) for at in span.buckets(now)]
 
 
 def _bucket(at: datetime, figures: Figures) -> BucketFigures:

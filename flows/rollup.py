@@ -4,7 +4,6 @@ ran are filled from what is kept; and what this process counted is written down,
 
 from __future__ import annotations
 
-from datetime import datetime
 from secrets import token_hex
 
 import structlog
@@ -21,6 +20,7 @@ from core.rollups import (
     new_counts,
     stale,
 )
+from core.settings import Settings
 from runtime.resources import Resources, Tallies
 from storage.postgres import rollups
 from storage.postgres.database import Database
@@ -44,9 +44,12 @@ async def roll_up(resources: Resources) -> bool:
     """
     db = resources.db
     now = await find_now(db)
-    fill_since = await _filled_since(resources, now)
+    first_order_at, first_at = await rollups.find_first(db)
+    fill_since = filled_since(now, first_order_at, kept_days=_kept_days(resources.settings))
     since = min(fill_since, bucket_of(first_of_minutes(now), Step.DAY))
-    due = due_buckets(await rollups.find_computed(db, Step.MINUTES, first_of_minutes(now), now), now)
+    due = due_buckets(
+        await rollups.find_computed(db, Step.MINUTES, first_of_minutes(now), now), now, first_at=first_at or now
+    )
     for start in (batch := batch_of(due, BATCH)):
         await rollups.compute(db, start)
     minutes = await rollups.find_computed(db, Step.MINUTES, first_of_minutes(now), now)
@@ -69,11 +72,9 @@ async def roll_up(resources: Resources) -> bool:
     return False
 
 
-async def _filled_since(resources: Resources, now: datetime) -> datetime:
-    """The begin of the first day whose orders, callbacks and notifications are all kept."""
-    settings = resources.settings
-    kept_days = min(settings.callbacks_keep_days, settings.notifications_keep_days)
-    return filled_since(now, await rollups.find_first_order(resources.db), kept_days=kept_days)
+def _kept_days(settings: Settings) -> int:
+    """Days for which orders, callbacks and notifications are all kept."""
+    return min(settings.callbacks_keep_days, settings.notifications_keep_days)
 
 
 class TallyWriter:

@@ -86,7 +86,6 @@ async def download(context: Context, visit: Visit) -> Reply:
 async def show_one(context: Context, visit: Visit) -> Reply:
     account, day = day_of(visit)
     found = await closings.read_day(context.resources, account, day)
-    preview = await closings.preview_sign_off(context.resources, account, day)
     closing = found.closing
     run_id = None if closing.read_by is None else closing.read_by.id
     differences = [] if run_id is None else await list_differences(visit.db, run_id, DIFFERENCES_SHOWN + 1)
@@ -96,7 +95,7 @@ async def show_one(context: Context, visit: Visit) -> Reply:
         title=visit.language.texts["days.one_title"].format(account=account, day=day),
         day=found,
         closing=closing,
-        preview=preview,
+        preview=closings.preview_of(found),
         kinds=KINDS,
         differences=[each for each in differences[:DIFFERENCES_SHOWN] if each.kind.is_difference],
         more_differences=len(differences) > DIFFERENCES_SHOWN,

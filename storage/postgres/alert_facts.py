@@ -23,10 +23,13 @@ from core.alerts import (
     Reconciled,
     WorkerClock,
 )
+from storage.postgres.cases import IS_OPEN, OPEN_REASONS, count_of_reason
 from storage.postgres.database import Database
 
 NOTIFICATIONS_MAX = 5000
-CASES_MAX = 100_000
+CASES_MAX = 10_000
+"""Open cases of one reason that are counted."""
+
 PAGE = 500
 WALK_DAYS = 7
 SETTLED_S = 60
@@ -77,12 +80,14 @@ SELECT json_build_object(
     'paused', (SELECT coalesce(json_agg(p), '[]') FROM (
         SELECT endpoint, extract(epoch FROM now() - paused_at)::float8 AS seconds FROM paused_endpoints) p),
     'cases', (SELECT coalesce(json_agg(c ORDER BY c.id), '[]') FROM (
-        SELECT id, reason, order_no, account, of_reason FROM (
-            SELECT *, row_number() OVER (PARTITION BY reason ORDER BY id) AS number,
-                   count(*) OVER (PARTITION BY reason) AS of_reason
-              FROM (SELECT id, reason, order_no, channel_account AS account FROM cases
-                     WHERE resolved_at IS NULL LIMIT {CASES_MAX}) o) n
-         WHERE number <= {CASES_EACH}) c),
+        WITH RECURSIVE {OPEN_REASONS}
+        SELECT first.id, r.reason, first.order_no, first.account, r.of_reason
+          FROM (SELECT reason, {count_of_reason("reasons.reason", CASES_MAX)} AS of_reason FROM reasons
+                 WHERE reason IS NOT NULL OFFSET 0) AS r
+         CROSS JOIN LATERAL (
+               SELECT id, order_no, channel_account AS account FROM cases
+                WHERE {IS_OPEN} AND reason = r.reason
+                ORDER BY opened_at, id LIMIT {CASES_EACH}) AS first) c),
     'reconciled', (SELECT coalesce(json_agg(r), '[]') FROM (
         SELECT a.name AS account,
                extract(epoch FROM now() - greatest(a.created_at, coalesce(last.finished_at, a.created_at)))::float8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from storage.postgres.cases import OPEN_REASONS, count_of_reason
 from storage.postgres.database import Database
 
 COUNT_MAX = 100_000
@@ -48,7 +49,9 @@ SELECT json_build_object(
                       WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
                       LIMIT {COUNT_MAX}) n),
     'cases', (SELECT coalesce(json_object_agg(reason, count), '{{}}') FROM (
-                  SELECT reason, count(*) FROM cases WHERE resolved_at IS NULL GROUP BY reason) c)
+                  WITH RECURSIVE {OPEN_REASONS}
+                  SELECT reason, {count_of_reason("reasons.reason", COUNT_MAX)} AS count FROM reasons
+                   WHERE reason IS NOT NULL) c)
 )::text"""
 
 

@@ -48,14 +48,28 @@ class CaseCount(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS = """id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at,
        resolution, by, assignee, assigned_at, version"""
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
-_IS_OPEN = "resolved_at IS NULL AND id > 0"
-"""As in the index of open cases by time, which no other statement may use: it has no key."""
+IS_OPEN = "resolved_at IS NULL AND id > 0"
+"""As in the indexes of open cases by time and by reason, which no other statement may use: they are not by key."""
+
+OPEN_REASONS = f"""reasons AS (
+    (SELECT reason FROM cases WHERE {IS_OPEN} AND reason > '' ORDER BY reason LIMIT 1)
+    UNION ALL
+    SELECT (SELECT reason FROM cases WHERE {IS_OPEN} AND reason > r.reason ORDER BY reason LIMIT 1)
+      FROM reasons r WHERE r.reason IS NOT NULL
+)"""
+"""The reasons of open cases, one after another from their index; the last row is null. For WITH RECURSIVE."""
+
+
+def count_of_reason(reason: str, count_max: int) -> str:
+    """SQL: open cases of a reason, which is a column; counting stops at `count_max`."""
+    return f"(SELECT count(*) FROM (SELECT FROM cases WHERE {IS_OPEN} AND reason = {reason} LIMIT {count_max}) counted)"
+
 
 _LIST = f"""
 SELECT {_COLUMNS}
   FROM {{cases}}
  WHERE {{chosen}} AND (opened_at, id) {{beyond}}
-   AND ($3::text IS NULL OR reason = $3)
+   AND {{of_reason}}
    AND ($4::text IS NULL OR assignee = $4)
    AND NOT ($5 AND assignee IS NOT NULL)
    AND ($6::timestamptz IS NULL OR opened_at < $6)
@@ -66,19 +80,21 @@ _OLDEST_FIRST = {"beyond": "> (coalesce($1::timestamptz, '-infinity'), coalesce(
 # OFFSET keeps the planner from looking for an order's cases along all of them.
 _OF_ORDER = "(SELECT * FROM cases WHERE order_no = $8 OFFSET 0) AS of_order"
 _LISTS = {
-    (is_of_order, open_only, oldest_first): _LIST.format(
+    (is_of_order, open_only, oldest_first, has_reason): _LIST.format(
         cases=_OF_ORDER if is_of_order else "cases",
-        chosen=_IS_OPEN if open_only else "true",
+        chosen=IS_OPEN if open_only else "true",
+        of_reason="reason = $3::text" if has_reason else "$3::text IS NULL",
         **(_OLDEST_FIRST if oldest_first else _NEWEST_FIRST),
     )
     for is_of_order in (False, True)
     for open_only in (False, True)
     for oldest_first in (False, True)
+    for has_reason in (False, True)
 }
 _COUNTS = f"""
 SELECT reason, count(*) AS open, count(*) FILTER (WHERE assignee IS NULL) AS unassigned,
        count(*) FILTER (WHERE assignee = $1) AS mine, min(opened_at) AS oldest_at
-  FROM cases WHERE {_IS_OPEN}
+  FROM cases WHERE {IS_OPEN}
  GROUP BY reason ORDER BY min(opened_at)"""
 _GET = f"SELECT {_COLUMNS} FROM cases WHERE id = $1"
 _ASSIGN = f"""
@@ -124,7 +140,7 @@ async def list_cases(
         InvalidRequest: the cursor is not one of ours.
     """
     at, number = _position(cursor)
-    statement = _LISTS[order_no is not None, open_only, oldest_first]
+    statement = _LISTS[order_no is not None, open_only, oldest_first, reason is not None]
     of_order = () if order_no is None else (order_no,)
     chosen = (at, number, reason, assignee, unassigned_only, opened_before, limit + 1)
     rows = await db.fetch(statement, *chosen, *of_order)

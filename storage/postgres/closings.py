@@ -16,9 +16,10 @@ from core.closing import DayMoney, Run, SignOff, Sums
 from core.dispute import Dispute
 from core.reconciliation import Finding
 from storage.postgres.database import Database, document
+from storage.postgres.reconciliation.differences import DIFFERENCES_MAX
 
 LISTED_DIFFERENCES_MAX = 500
-"""Differences of a day that a list looks at to count the open ones; a day by itself is counted whole."""
+"""Differences of a day that a list looks at to count the open ones; of a day by itself all are, that a run keeps."""
 
 _NEEDS_PERSON = [finding.value for finding in Finding if finding.is_difference]
 
@@ -146,9 +147,9 @@ async def list_closings(
 
 
 async def find_closing(db: Database, account: str, day: date) -> ClosingRow | None:
-    """One kept closing, with every open difference counted."""
+    """One kept closing, with the open ones of all differences that a run keeps."""
     before = (day + timedelta(days=1), "")
-    rows = await list_closings(db, account=account, before=before, limit=1, differences_max=10**6)
+    rows = await list_closings(db, account=account, before=before, limit=1, differences_max=DIFFERENCES_MAX)
     return next((row for row in rows if row.day == day), None)
 
 

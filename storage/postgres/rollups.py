@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -44,6 +45,8 @@ SELECT array_agg(at ORDER BY at) AS starts, array_agg(computed_at ORDER BY at) A
        SELECT computed_at FROM rollups
         WHERE rollups.step = $1 AND rollups.at = at.at AND scope = 'all' AND name = '' LIMIT 1) AS row"""
 _FIRST_ORDER = "SELECT created_at FROM orders WHERE created_at >= '-infinity' ORDER BY created_at, order_no LIMIT 1"
+_FIRST_TALLY = "SELECT at FROM tallies WHERE at >= '-infinity' ORDER BY at LIMIT 1"
+_FIRST = f"SELECT ({_FIRST_ORDER}) AS order_at, least(({_FIRST_ORDER}), ({_FIRST_TALLY})) AS at"
 
 # The endpoints with the most, also of an hour and a day: its five minutes may have others each time.
 _KEPT = f"""ranked AS (
@@ -246,10 +249,11 @@ async def find_computed(db: Database, step: Step, since: datetime, until: dateti
     return dict(zip(row["starts"] or (), row["computed"] or (), strict=True))
 
 
-async def find_first_order(db: Database) -> datetime | None:
-    """When the oldest order was placed."""
-    first: datetime | None = await db.fetchval(_FIRST_ORDER)
-    return first
+async def find_first(db: Database) -> tuple[datetime | None, datetime | None]:
+    """When the oldest order was placed, and the time of the oldest row of all that roll-ups are made of."""
+    row = await db.fetchrow(_FIRST)
+    assert row is not None, "a statement without a table has a row"
+    return row["order_at"], row["at"]
 
 
 async def compute(db: Database, start: datetime) -> None:
@@ -292,7 +296,9 @@ async def add_tallies(
     await db.execute(_ADD_TALLIES, source, number, document(tallies))
 
 
-def _rollup(row: Mapping[str, object]) -> Rollup:
+_SCOPES = {scope.value: scope for scope in Scope}
+
+
+def _rollup(row: Mapping[str, Any]) -> Rollup:
     at, scope, name, figures = row["at"], row["scope"], row["name"], row["figures"]
-    assert isinstance(at, datetime)
-    return Rollup(at=at, scope=Scope(str(scope)), name=str(name), figures=_figures_decoder.decode(str(figures)))
+    return Rollup(at=at, scope=_SCOPES[scope], name=name, figures=_figures_decoder.decode(figures))

@@ -39,6 +39,7 @@ BUCKETS = COMPUTED_S // Step.MINUTES + 1
 """Those of 48 hours, and the current one: NOW is in the first five minutes of an hour."""
 
 HOUR = timedelta(hours=1)
+LONG_AGO = NOW - timedelta(days=400)
 
 
 def ago(buckets: int) -> datetime:
@@ -64,12 +65,12 @@ def test_a_bucket_begins_at_a_whole_multiple_of_its_length(step: Step, begin: da
 
 
 def test_without_a_computed_bucket_all_of_two_days_are_due_the_newest_first() -> None:
-    due = due_buckets({}, NOW)
+    due = due_buckets({}, NOW, first_at=LONG_AGO)
     assert due == [ago(number) for number in range(BUCKETS)]
 
 
 def test_the_current_bucket_is_always_due_and_a_settled_one_never() -> None:
-    assert due_buckets(all_computed(), NOW) == [CURRENT]
+    assert due_buckets(all_computed(), NOW, first_at=LONG_AGO) == [CURRENT]
 
 
 @pytest.mark.parametrize(
@@ -93,21 +94,29 @@ def test_a_bucket_is_computed_after_its_late_rows_and_after_its_last_callbacks(
     now = end + timedelta(seconds=now_after_end)
     computed = {bucket_of(now, Step.MINUTES) - timedelta(seconds=Step.MINUTES * n): now for n in range(BUCKETS)}
     computed[ago(1)] = end + timedelta(seconds=computed_after_end)
-    assert (ago(1) in due_buckets(computed, now)) is is_due
+    assert (ago(1) in due_buckets(computed, now, first_at=LONG_AGO)) is is_due
 
 
 @pytest.mark.parametrize("minute", [0, 3, 59])
 def test_the_five_minutes_that_are_computed_are_whole_hours_that_are_kept(minute: int) -> None:
     """A sum of a part of an hour would take the place of the whole."""
     now = NOW.replace(minute=minute)
-    oldest = due_buckets({}, now)[-1]
+    oldest = due_buckets({}, now, first_at=LONG_AGO)[-1]
     assert oldest == first_of_minutes(now) == bucket_of(oldest, Step.HOUR)
     assert now - oldest < timedelta(seconds=KEEP_S[Step.MINUTES])
 
 
+@pytest.mark.parametrize(
+    ("first_at", "count"), [(NOW, 1), (NOW + HOUR, 1), (CURRENT, 1), (CURRENT - timedelta(seconds=1), 13)]
+)
+def test_hours_before_the_first_row_are_not_computed(first_at: datetime, count: int) -> None:
+    """A new database has one bucket, and not two days of them."""
+    assert due_buckets({}, NOW, first_at=first_at) == [ago(number) for number in range(count)]
+
+
 @pytest.mark.parametrize("size", range(13, 60))
 def test_a_batch_has_no_part_of_an_hour_that_goes_on_behind_it(size: int) -> None:
-    due = due_buckets({}, NOW)
+    due = due_buckets({}, NOW, first_at=LONG_AGO)
     while due:
         batch = batch_of(due, size)
         assert 0 < len(batch) <= size

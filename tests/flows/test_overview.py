@@ -5,19 +5,12 @@ from datetime import timedelta
 import pytest
 
 from core.rollups import SPANS, Scope, Step, bucket_of
-from flows import rollup
 from flows.overview import CurrencySum, read_account, read_overview
 from flows.rollup import TallyWriter, roll_up
 from storage.postgres import rollups
 from storage.postgres.accounts import enable_account
 from storage.postgres.orders import find_now
 from tests.flows.conftest import AMOUNT, HOOK, FlowHarness
-
-
-@pytest.fixture(autouse=True)
-def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest ones alone: those of two days take a second."""
-    monkeypatch.setattr(rollup, "BATCH", 3)
 
 
 async def test_it_shows_what_happened_and_what_is_open(harness: FlowHarness) -> None:

@@ -14,8 +14,10 @@ from flows.notify import Delivery, Notifier, push_claimed
 from flows.rollup import TallyWriter, roll_up
 from flows.silence import find_silent_accounts
 from storage.postgres import notifications, rollups
+from storage.postgres.database import Database
 from storage.postgres.orders import find_now
 from tests.flows.conftest import HOOK, FlowHarness
+from tests.storage.postgres.tools import placed
 
 
 async def day_of(harness: FlowHarness, scope: Scope, name: str, *, days: int = 2) -> dict[str, int]:
@@ -25,21 +27,44 @@ async def day_of(harness: FlowHarness, scope: Scope, name: str, *, days: int = 2
     return merged(row.figures for row in rows)
 
 
+BUCKETS = "SELECT count(*) FROM rollups WHERE step = 300 AND scope = 'all'"
+
+
+async def placed_before(db: Database, days: int) -> None:
+    """An order of long ago: from then on, buckets are computed."""
+    await placed(db, "long-ago")
+    await db.execute(
+        "UPDATE orders SET version = version + 1, created_at = created_at - make_interval(days => $1)"
+        " WHERE order_no = 'long-ago'",
+        days,
+    )
+
+
+async def test_a_new_database_has_one_hour_to_compute(harness: FlowHarness) -> None:
+    assert await roll_up(harness.resources) is False
+    assert await harness.resources.db.fetchval(BUCKETS) <= 12
+    await harness.placed_order()
+    assert await roll_up(harness.resources) is False
+    assert await harness.resources.db.fetchval(BUCKETS) <= 24
+    assert (await day_of(harness, Scope.ALL, ""))["placed"] == 1
+
+
 async def test_the_duty_makes_all_buckets_from_what_happened(
     harness: FlowHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollup, "BATCH", 400)
+    monkeypatch.setattr(rollup, "FILL_BATCH", 100)
     state = await harness.placed_order()
     harness.pay(state.payments[0])
     await harness.run_query_job(state)
     db = harness.resources.db
+    await placed_before(db, days=3)
     await TallyWriter(db, harness.resources.tallies).write_once()
     assert await roll_up(harness.resources) is True, "two days have more than 400 buckets"
     assert await roll_up(harness.resources) is False
     figures = await day_of(harness, Scope.ACCOUNT, "main")
     assert (figures["paid"], figures["by:query"], figures["unheard"]) == (1, 1, 1)
     assert figures["calls"] == 2
-    assert (await day_of(harness, Scope.ALL, ""))["placed"] == 1
     now = await find_now(db)
     for step, since in ((Step.MINUTES, first_of_minutes(now)), (Step.HOUR, first_of_minutes(now))):
         computed = await rollups.find_computed(db, step, since, now)

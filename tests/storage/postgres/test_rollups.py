@@ -324,11 +324,15 @@ async def test_an_hour_that_is_filled_keeps_what_processes_counted_in_a_part_of_
     assert await figures("idle") == {"held:rate": 2}
 
 
-async def test_the_first_order_is_the_oldest(db: Database) -> None:
-    assert await rollups.find_first_order(db) is None
+async def test_the_first_row_is_the_oldest_order_or_what_was_counted_before_it(db: Database) -> None:
+    assert await rollups.find_first(db) == (None, None)
+    await rollups.add_tallies(db, "a", 0, [("account", "main", {"calls": 1})])
+    tally_at = await db.fetchval("SELECT at FROM tallies")
+    assert await rollups.find_first(db) == (None, tally_at)
     await placed(db)
     await placed(db, "B-1")
-    assert await rollups.find_first_order(db) == await db.fetchval("SELECT min(created_at) FROM orders")
+    order_at = await db.fetchval("SELECT min(created_at) FROM orders")
+    assert await rollups.find_first(db) == (order_at, tally_at)
 
 
 async def test_hours_and_days_have_no_more_endpoints_than_five_minutes(db: Database) -> None:
@@ -463,7 +467,7 @@ async def test_no_roll_up_reads_a_table_whole(new_database_url: str) -> None:
         now = await find_now(db)
         await rollups.sum_up(db, Step.HOUR, bucket_of(now, Step.HOUR))
         await rollups.fill_hour(db, bucket_of(now, Step.HOUR))
-        await rollups.find_first_order(db)
+        await rollups.find_first(db)
         await rollups.find_computed(db, Step.DAY, bucket_of(now, Step.DAY), now)
         await last_payments.find_last_payments(db, grace_s=0.0)
         found = {

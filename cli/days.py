@@ -133,6 +133,12 @@ def _compared(line: Line) -> list[tuple[object, ...]]:
             both(here.refunds, here.refunded),
             None if there is None else both(there.refunds, there.refunded),
         ),
+        (
+            currency,
+            "of these outside nodrop",
+            None,
+            None if there is None else both(there.refunds_outside, there.refunded_outside),
+        ),
         (currency, "disputed", both(here.disputes, here.taken), None),
         (currency, "fees", None, None if line.fees is None else _signed_text(line.fees, currency)),
         (currency, "net", _signed_text(line.net, currency), None),

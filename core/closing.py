@@ -32,13 +32,16 @@ class DayMoney(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
     """Money of one currency in a statement, in minor units: rows of payments that are known here, then all others, of
-    which `other_net` is what came less what went. `fees` None: no row of a known payment states one.
+    which `other_net` is what came less what went. `fees` None: no row of a known payment states one. Of the refunds,
+    those that nodrop did not make are counted once more as `outside`.
     """
 
     payments: int = 0
     paid: int = 0
     refunds: int = 0
     refunded: int = 0
+    refunds_outside: int = 0
+    refunded_outside: int = 0
     fees: int | None = None
     others: int = 0
     other_net: int = 0
@@ -59,8 +62,8 @@ class Row(Protocol):
     def fee_currency(self) -> str: ...
 
 
-def with_row(sums: Mapping[str, Sums], row: Row, *, is_known: bool) -> dict[str, Sums]:
-    """The sums by currency with one more row."""
+def with_row(sums: Mapping[str, Sums], row: Row, *, is_known: bool, is_outside: bool = False) -> dict[str, Sums]:
+    """The sums by currency with one more row. `is_outside`: a refund that nodrop did not make."""
     so_far = sums.get(row.currency, Sums())
     if not is_known:
         net = row.amount if row.kind == "payment" else -row.amount
@@ -68,7 +71,13 @@ def with_row(sums: Mapping[str, Sums], row: Row, *, is_known: bool) -> dict[str,
     if row.kind == "payment":
         added = replace(so_far, payments=so_far.payments + 1, paid=so_far.paid + row.amount)
     else:
-        added = replace(so_far, refunds=so_far.refunds + 1, refunded=so_far.refunded + row.amount)
+        added = replace(
+            so_far,
+            refunds=so_far.refunds + 1,
+            refunded=so_far.refunded + row.amount,
+            refunds_outside=so_far.refunds_outside + (1 if is_outside else 0),
+            refunded_outside=so_far.refunded_outside + (row.amount if is_outside else 0),
+        )
     result = {**sums, row.currency: added}
     if row.fee is not None:
         currency = row.fee_currency or row.currency
@@ -105,9 +114,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.there is None else self.there.fees
 
     @property
+    def refunded_outside(self) -> int | None:
+        """Refunds that nodrop did not make, as the statement has them. None: no statement tells."""
+        return None if self.there is None else self.there.refunded_outside
+
+    @property
     def net(self) -> int:
-        """Money that is left of the day, without fees that no statement states."""
-        return self.here.paid - self.here.refunded - self.here.taken - (self.fees or 0)
+        """Money that is left of the day, without fees and refunds that no statement states."""
+        here = self.here
+        return here.paid - here.refunded - (self.refunded_outside or 0) - here.taken - (self.fees or 0)
 
 
 def lines_of(here: Mapping[str, DayMoney], there: Mapping[str, Sums]) -> tuple[Line, ...]:
@@ -194,12 +209,19 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True):
         return self.sign_off is not None and self.sign_off.figures != figures_of(self.lines, self.differences)
 
 
+_SINCE_LATER = ("refunds_outside", "refunded_outside")
+"""Sums that older sign-offs have not: left out where they are nothing, so that nothing has changed since."""
+
+
 def figures_of(lines: Iterable[Line], differences: int) -> dict[str, dict[str, int | None]]:
     """The figures that a sign-off is about. A difference that is resolved later changes none of them."""
     figures: dict[str, dict[str, int | None]] = {"": {"differences": differences}}
     for line in lines:
         here = msgspec.structs.asdict(line.here)
         there = {} if line.there is None else msgspec.structs.asdict(line.there)
+        for name in _SINCE_LATER:
+            if not there.get(name):
+                there.pop(name, None)
         figures[line.currency] = {**here, **{f"statement_{name}": value for name, value in there.items()}}
     return figures
 

@@ -13,13 +13,16 @@ from core.closing import Closing, Line, StatementState
 
 class StatementSumsView(msgspec.Struct, frozen=True, kw_only=True):
     """Money of the channel's statement, in minor units. `fees` null: it states none. `others` are rows of payments that
-    are not known here, `other_net` what came less what went.
+    are not known here, `other_net` what came less what went. `refunded` has all refunds of known payments, and
+    `refunded_outside` those of them that nodrop did not make.
     """
 
     payments: int
     paid: int
     refunds: int
     refunded: int
+    refunds_outside: int
+    refunded_outside: int
     fees: int | None
     others: int
     other_net: int
@@ -27,7 +30,7 @@ class StatementSumsView(msgspec.Struct, frozen=True, kw_only=True):
 
 class DayLineView(msgspec.Struct, frozen=True, kw_only=True):
     """One currency of a day, in minor units. `taken` is what disputes that began on this day hold or have taken. `net`
-    is `paid` less `refunded`, `taken` and the statement's fees.
+    is `paid` less `refunded`, `taken`, and the statement's fees and refunds that nodrop did not make.
     """
 
     currency: str

@@ -6,7 +6,7 @@ It says where to look, a query finds out, and the one door decides as for any ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
@@ -208,3 +208,20 @@ def judge(
     if decision.outcome is Outcome.REFUND_SEEN and any(case.reason is CaseReason.REFUNDED_OUTSIDE for case in opened):
         return Judged(finding=Finding.REFUND, detail=detail, has_case=True)
     return Judged(finding=Finding.REPAIRED, detail=detail, door_cases=len(opened))
+
+
+def refunds_made_outside(rows: Mapping[int, tuple[str, int]], own: Collection[str], *, taken: int) -> frozenset[int]:
+    """Numbers of the rows whose refunds nodrop did not make. `rows` are refunds of one payment, each with its refund
+    number and amount by the row's number; `own` are the numbers of nodrop's refunds of it.
+
+    `taken` is what disputes have taken of the payment: some channels show that as a refund, too.
+    """
+    outside = set[int]()
+    for row_no, (number, amount) in rows.items():
+        if number in own:
+            continue
+        if amount <= taken:
+            taken -= amount
+        else:
+            outside.add(row_no)
+    return frozenset(outside)

@@ -1,4 +1,6 @@
-"""Closings of days: summed anew after a reconciliation, by the worker and for whoever opens a day; their sign-off."""
+"""Closings of days: summed and kept after a reconciliation and by the worker, summed for whoever opens a day; their
+sign-off.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from hashlib import sha256
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from core.acts import Line, Preview, Sum
-from core.closing import Closing, Doubt, doubts_of, figures_of, lines_of, with_disputes
+from core.closing import Closing, DayMoney, Doubt, doubts_of, figures_of, lines_of, with_disputes
 from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated, UnknownAccount
 from flows.reconcile.unlisted import FIRST_DAY, day_bounds
 from runtime.accounts import Account
@@ -41,7 +44,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_day(resources: Resources, name: str, day: date) -> Day:
-    """The closing of one day as it is now.
+    """The closing of one day as it is now. Nothing is kept: whoever looks changes nothing.
 
     Raises:
         UnknownAccount: there is no such account.
@@ -51,11 +54,8 @@ async def read_day(resources: Resources, name: str, day: date) -> Day:
     now = await find_now(resources.db)
     if not FIRST_DAY <= day <= now.astimezone(account.channel.statement_zone).date():
         raise NotFound(f"{day} has not begun in the channel's calendar, or is before {FIRST_DAY}")
-    await take_day(resources, account, day)
     row = await find_closing(resources.db, name, day)
-    if row is None:
-        raise NotFound("no such day")
-    return _day(row, account, now=now)
+    return _day(replace(row, here=await _sum(resources, account, day)), account, now=now)
 
 
 async def list_days(
@@ -74,9 +74,7 @@ async def list_days(
 
 async def take_day(resources: Resources, account: Account, day: date) -> None:
     """Sum what is known here of a day, and keep it."""
-    since, until = day_bounds(day, account.channel.statement_zone)
-    money, disputes = await read_money(resources.db, account.config.name, since, until)
-    await put_closing(resources.db, account.config.name, day, with_disputes(money, disputes))
+    await put_closing(resources.db, account.config.name, day, await _sum(resources, account, day))
 
 
 async def take_recent_days(resources: Resources) -> int:
@@ -128,9 +126,17 @@ async def sign_off(
     if preview.warnings and not note:
         raise InvalidRequest(f"note: say why it is signed off all the same: {preview.warnings[0].text}")
     figures = figures_of(seen.closing.lines, seen.closing.differences)
+    await put_closing(resources.db, name, day, {line.currency: line.here for line in seen.closing.lines})
     await insert_sign_off(resources.db, name, day, by=by, note=note, figures=figures)
     log.info("day_signed_off", account=name, of=day.isoformat(), by=by)
     return await read_day(resources, name, day)
+
+
+async def _sum(resources: Resources, account: Account, day: date) -> dict[str, DayMoney]:
+    """Money of the day that is known here, by currency."""
+    since, until = day_bounds(day, account.channel.statement_zone)
+    money, disputes = await read_money(resources.db, account.config.name, since, until)
+    return with_disputes(money, disputes)
 
 
 def _preview(closing: Closing, day: date) -> Preview:

@@ -202,6 +202,7 @@ async def _requests(visit: Visit, account: str, day: date) -> dict[str, Any]:
 _HEADER = (
     *("day", "account", "currency", "payments", "paid", "refunds", "refunded", "disputes", "taken", "fees", "net"),
     *("statement", "statement_payments", "statement_paid", "statement_refunds", "statement_refunded"),
+    *("statement_refunds_outside", "statement_refunded_outside"),
     *("differences_open", "differences_resolved", "signed_off_at", "signed_off_by", "changed_since", "note"),
 )
 
@@ -213,13 +214,15 @@ def _csv_rows(day: Day, sight: Sight) -> list[tuple[object, ...]]:
         here, there, currency = line.here, line.there, line.currency
         counted = (here.payments, _decimal(here.paid, currency), here.refunds, _decimal(here.refunded, currency))
         of_statement = (
-            (None, None, None, None)
+            (None,) * 6
             if there is None
             else (
                 there.payments,
                 _decimal(there.paid, currency),
                 there.refunds,
                 _decimal(there.refunded, currency),
+                there.refunds_outside,
+                _decimal(there.refunded_outside, currency),
             )
         )
         rows.append(

@@ -59,4 +59,5 @@ async def get(context: Context, request: Request) -> Response:
 
 def _view(request: StatementRequest) -> StatementRequestView:
     fields = msgspec.structs.asdict(request)
+    del fields["attempt"]
     return StatementRequestView(is_uploaded=fields.pop("sha256") is not None, **fields)

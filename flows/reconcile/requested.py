@@ -58,10 +58,17 @@ KEEP_S = 1.0
 
 LEASE_S = 30.0
 BUSY_S = 5.0
-"""Delay until a request is taken again whose day another process is reconciling."""
+"""Delay until a request is taken again whose day another process is reconciling, or whose reading broke."""
+
+ATTEMPTS_MAX = 3
+"""Readings of a statement that break, or whose process ends. The third one ends the request."""
 
 NEAR = timedelta(days=1)
 """Refunds stand in the statement of the day on which they were requested, paid out, or the day after."""
+
+_BROKE = (
+    "nodrop broke on this statement ({kind}): that is a fault of nodrop, and a worker's log has it (statement_broke)"
+)
 
 log = structlog.get_logger()
 
@@ -142,23 +149,37 @@ async def read_requested(resources: Resources) -> bool:
     if leased is None:
         return False
     request = leased.request
+    if request.attempt > ATTEMPTS_MAX:
+        await _end_unread(resources, leased, f"{ATTEMPTS_MAX} processes ended while they read it, or lost Postgres")
+        return True
     async with _keeping(resources, leased) as hooks:
         try:
             run = await _read(resources, request, hooks)
+        except DatabaseUnavailable:  # its lease ends by itself
+            raise
         except NodropError as error:
-            if isinstance(error, DatabaseUnavailable):  # its lease ends by itself
-                raise
-            await end_request(resources.db, leased, run_id=None, error=_explained(error))
-            log.warning("statement_not_read", account=request.account, of=request.day.isoformat())
+            await _end_unread(resources, leased, _explained(error))
+            return True
+        except Exception as error:
+            log.exception("statement_broke", account=request.account, of=request.day.isoformat())
+            if request.attempt < ATTEMPTS_MAX:
+                await give_request_back(resources.db, leased, delay_s=BUSY_S, is_begun=True)
+            else:
+                await _end_unread(resources, leased, _BROKE.format(kind=type(error).__name__))
             return True
     if run is None:
-        await give_request_back(resources.db, leased, delay_s=BUSY_S)
+        await give_request_back(resources.db, leased, delay_s=BUSY_S, is_begun=False)
         return False
     failure = run.last_error if run.status == "failed" else ""
     await end_request(resources.db, leased, run_id=run.id, error=failure, rows=run.next_row - 1)
     if request.sha256 is not None and not request.dry_run:
         await delete_file(resources.db, request.account, bytes.fromhex(request.sha256))
     return True
+
+
+async def _end_unread(resources: Resources, leased: LeasedRequest, error: str) -> None:
+    await end_request(resources.db, leased, run_id=None, error=error)
+    log.warning("statement_not_read", account=leased.request.account, of=leased.request.day.isoformat())
 
 
 async def _read(resources: Resources, request: StatementRequest, hooks: Hooks) -> Reconciliation | None:

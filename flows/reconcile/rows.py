@@ -19,7 +19,16 @@ from core.admission import Urgency
 from core.dispute import taken_amount
 from core.evidence import Source, Unclear
 from core.order import Origin, Payment, PaymentStatus
-from core.reconciliation import CASES, Difference, Finding, Judged, compare, judge, judge_malformed
+from core.reconciliation import (
+    CASES,
+    Difference,
+    Finding,
+    Judged,
+    compare,
+    judge,
+    judge_malformed,
+    refunds_made_outside,
+)
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.channel_call import Deferred
 from flows.reconcile.lookup import RowLookup
@@ -46,6 +55,8 @@ class Compared(Struct, frozen=True, kw_only=True):
     door_cases: int
     known: frozenset[int] = frozenset()
     """Numbers of the rows whose payments are known here."""
+    outside: frozenset[int] = frozenset()
+    """Of these, refunds that nodrop did not make."""
 
 
 class _Known(Struct, frozen=True, kw_only=True):
@@ -100,6 +111,7 @@ class RowComparer:
             differences=sorted(filter(lambda each: each.kind.is_listed, findings), key=lambda each: each.row_no),
             door_cases=sum(result.door_cases for result in results),
             known=frozenset(found.payments),
+            outside=frozenset().union(*(result.outside for result in results)),
         )
 
     # -- looking up ----------------------------------------------------------------------------------------------------
@@ -143,7 +155,7 @@ class RowComparer:
         counts: Counter[str] = Counter()
         differences: list[Difference] = []
         door_cases = 0
-        taken = await self._taken_by_disputes(payment, rows)
+        taken, outside = await self._taken_and_outside(payment, rows)
         for each in rows:
             refunded = max(0, each.before.refunded - taken)
             findings = compare(each.row, payment, repeats=each.before.repeats, refunded=refunded)
@@ -158,14 +170,19 @@ class RowComparer:
                 else:
                     counts[judged.finding] += 1
                 door_cases += judged.door_cases
-        return Compared(counts=counts, differences=differences, door_cases=door_cases)
+        return Compared(counts=counts, differences=differences, door_cases=door_cases, outside=outside)
 
-    async def _taken_by_disputes(self, payment: Payment, rows: Sequence[_Known]) -> int:
-        """Money that a statement shows as given back and a dispute has taken: PayPal's reversals."""
-        if all(each.row.kind == "payment" for each in rows):
-            return 0
-        state = await find_state(self._resources.db, payment.order_no)
-        return 0 if state is None else taken_amount(state.disputes, payment.key)
+    async def _taken_and_outside(self, payment: Payment, rows: Sequence[_Known]) -> tuple[int, frozenset[int]]:
+        """Money that a statement shows as given back and a dispute has taken, as PayPal's reversals; and the rows of
+        refunds that nodrop did not make.
+        """
+        refunds = {each.row_no: (each.row.refund_no, each.row.amount) for each in rows if each.row.kind == "refund"}
+        state = await find_state(self._resources.db, payment.order_no) if refunds else None
+        if state is None:
+            return 0, frozenset()
+        taken = taken_amount(state.disputes, payment.key)
+        own = {refund.refund_no for refund in state.refunds if refund.key == payment.key}
+        return taken, refunds_made_outside(refunds, own, taken=taken)
 
     async def _query_payment(
         self, payment: Payment, finding: Finding, detail: str, known: _Known, refunded: int

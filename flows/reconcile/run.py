@@ -181,8 +181,12 @@ class _Run:
                 self._counts.update({ROWS: len(left), DOOR_CASES: compared.door_cases})
                 for numbered in left:
                     if isinstance(numbered.row, StatementRow):
-                        is_known = numbered.row_no in compared.known
-                        self._sums = with_row(self._sums, numbered.row, is_known=is_known)
+                        self._sums = with_row(
+                            self._sums,
+                            numbered.row,
+                            is_known=numbered.row_no in compared.known,
+                            is_outside=numbered.row_no in compared.outside,
+                        )
                 await save(self._resources.db, self._run, left[-1].row_no + 1, self._counts, self._sums)
             self._hooks.on_progress(batch[-1].row_no, statement.rows)
 

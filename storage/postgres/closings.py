@@ -1,14 +1,14 @@
 """Closings of days: the money that is known here, computed day by day and kept, and the sign-offs of people.
 
 What is kept is a picture of the payments, refunds and disputes of a day, taken anew by the worker, after each
-reconciliation, and when somebody opens the day. Lists read only these rows, so they take the same time behind any
+reconciliation, and when somebody signs the day off. Lists read only these rows, so they take the same time behind any
 number of orders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import msgspec
 
@@ -69,7 +69,7 @@ SELECT k.channel_account AS account, k.day, k.money::text AS money, k.computed_a
        whole.counts AS whole_counts, whole.sums AS whole_sums,
        coalesce(open.count, 0) AS open_differences,
        signed.at, signed.by, signed.note, signed.figures::text AS figures
-  FROM closings k
+  FROM {{days}} k
   LEFT JOIN LATERAL (SELECT {_RUN} FROM reconciliations r
                       WHERE r.channel_account = k.channel_account AND r.day = k.day AND NOT r.dry_run
                       ORDER BY r.id DESC LIMIT 1) AS latest ON true
@@ -87,9 +87,15 @@ SELECT k.channel_account AS account, k.day, k.money::text AS money, k.computed_a
  WHERE {{chosen}}
  ORDER BY k.day DESC, k.channel_account DESC
  LIMIT $4"""
-_LIST_ALL = _LIST.format(chosen="(k.day, k.channel_account) < ($2, $3::text) AND $1::text IS NULL")
+_LIST_ALL = _LIST.format(days="closings", chosen="(k.day, k.channel_account) < ($2, $3::text) AND $1::text IS NULL")
 _LIST_OF_ACCOUNT = _LIST.format(
-    chosen="k.channel_account = $1::text AND (k.day, k.channel_account) < ($2, $3::text) AND k.day <= $2"
+    days="closings",
+    chosen="k.channel_account = $1::text AND (k.day, k.channel_account) < ($2, $3::text) AND k.day <= $2",
+)
+# Whether or not it is kept: $1 is the account, $2 the day.
+_ONE = _LIST.format(
+    days="(SELECT $1::text AS channel_account, $2::date AS day, '{}'::jsonb AS money, now() AS computed_at)",
+    chosen="$3::text IS NOT NULL",
 )
 _SIGN = """
 INSERT INTO sign_offs (channel_account, day, by, note, figures) VALUES ($1, $2, $3, $4, $5::text::jsonb)"""
@@ -146,11 +152,11 @@ async def list_closings(
     return [_closing(dict(row)) for row in rows]
 
 
-async def find_closing(db: Database, account: str, day: date) -> ClosingRow | None:
-    """One kept closing, with the open ones of all differences that a run keeps."""
-    before = (day + timedelta(days=1), "")
-    rows = await list_closings(db, account=account, before=before, limit=1, differences_max=DIFFERENCES_MAX)
-    return next((row for row in rows if row.day == day), None)
+async def find_closing(db: Database, account: str, day: date) -> ClosingRow:
+    """One day, kept or not, with the open ones of all differences that a run keeps. The caller sums its money."""
+    row = await db.fetchrow(_ONE, account, day, "", 1, _NEEDS_PERSON, DIFFERENCES_MAX)
+    assert row is not None, "the day is its own row"
+    return _closing(dict(row))
 
 
 async def insert_sign_off(

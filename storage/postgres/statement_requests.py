@@ -22,7 +22,7 @@ one is read by `nodrop reconcile`, from the disk."""
 FILE_KEPT_S = 86_400.0
 
 _COLUMNS = """id, channel_account AS account, day, dry_run, encode(sha256, 'hex') AS sha256, requested_by, requested_at,
-       reason, status, rows_done, rows, run_id, error, ended_at"""
+       reason, status, rows_done, rows, run_id, error, ended_at, attempt"""
 
 _PUT_FILE = """
 INSERT INTO statement_files (channel_account, sha256, sealed, bytes) VALUES ($1, $2, $3, $4)
@@ -52,7 +52,8 @@ WITH open AS (
 SELECT {_COLUMNS} FROM open UNION ALL SELECT {_COLUMNS} FROM added"""
 _CLAIM = f"""
 UPDATE statement_requests
-   SET status = 'running', leased_at = clock_timestamp(), leased_until = clock_timestamp() + make_interval(secs => $1)
+   SET status = 'running', attempt = attempt + 1, leased_at = clock_timestamp(),
+       leased_until = clock_timestamp() + make_interval(secs => $1)
  WHERE id = (SELECT id FROM statement_requests
               WHERE ended_at IS NULL AND (leased_until IS NULL OR leased_until <= clock_timestamp())
               ORDER BY requested_at, id
@@ -65,7 +66,8 @@ UPDATE statement_requests
  WHERE id = $1 AND leased_at = $2 AND ended_at IS NULL"""
 _GIVE_BACK = """
 UPDATE statement_requests
-   SET status = 'waiting', leased_at = NULL, leased_until = clock_timestamp() + make_interval(secs => $3)
+   SET status = 'waiting', attempt = attempt - $4::integer, leased_at = NULL,
+       leased_until = clock_timestamp() + make_interval(secs => $3)
  WHERE id = $1 AND leased_at = $2 AND ended_at IS NULL"""
 _END = """
 UPDATE statement_requests
@@ -79,7 +81,7 @@ SELECT {_COLUMNS} FROM statement_requests WHERE channel_account = $1 AND day = $
 
 class StatementRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `status` is waiting, running, done or failed; `error` says to an operator why it failed. `sha256`
-    None: the statement is fetched. `run_id` is the reconciliation that came of it.
+    None: the statement is fetched. `run_id` is the reconciliation that came of it. `attempt`: how often it was begun.
     """
 
     id: int
@@ -96,6 +98,7 @@ class StatementRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_id: int | None
     error: str
     ended_at: datetime | None
+    attempt: int = 0
 
 
 class LeasedRequest(NamedTuple):
@@ -158,9 +161,9 @@ async def keep_request(db: Database, leased: LeasedRequest, *, done: int, rows: 
     return await db.execute(_PROGRESS, leased.request.id, leased.leased_at, done, rows, lease_s) == 1
 
 
-async def give_request_back(db: Database, leased: LeasedRequest, *, delay_s: float) -> None:
-    """Let a process take it again in so many seconds."""
-    await db.execute(_GIVE_BACK, leased.request.id, leased.leased_at, delay_s)
+async def give_request_back(db: Database, leased: LeasedRequest, *, delay_s: float, is_begun: bool) -> None:
+    """Let a process take it again in so many seconds. `is_begun`: this was an attempt."""
+    await db.execute(_GIVE_BACK, leased.request.id, leased.leased_at, delay_s, 0 if is_begun else 1)
 
 
 async def end_request(

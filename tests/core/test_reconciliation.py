@@ -14,7 +14,7 @@ from channels.base import StatementRow
 from core.decision import Case, Change, Decision, Event, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
 from core.order import CaseReason, Payment, PaymentStatus
-from core.reconciliation import CASES, Finding, compare, judge, judge_malformed, judge_unknown
+from core.reconciliation import CASES, Finding, compare, judge, judge_malformed, judge_unknown, refunds_made_outside
 from storage.postgres.reconciliation.runs import LastReconciliation
 from tests.core.states import a_payment, an_order
 
@@ -236,3 +236,20 @@ def test_metrics_show_the_reconciliation_of_each_account() -> None:
     assert 'nodrop_reconciliation_differences{account="main",kind="amount"} 2.0' in exposition
     assert 'nodrop_reconciliation_differences{account="main",kind="status"} 0.0' in exposition
     assert 'kind="agrees"' not in exposition
+
+
+@pytest.mark.parametrize(
+    ("rows", "own", "taken", "outside"),
+    [
+        ({}, set(), 0, set()),
+        ({1: ("r-1", 100)}, {"r-1"}, 0, set()),
+        ({1: ("r-1", 100), 2: ("", 100), 3: ("x", 50)}, {"r-1"}, 0, {2, 3}),
+        ({1: ("", 100)}, {"r-1"}, 100, set()),
+        ({1: ("", 100), 2: ("", 100)}, set(), 150, {2}),
+        ({1: ("", 100)}, set(), 99, {1}),
+    ],
+)
+def test_refunds_made_outside_are_those_of_no_number_of_ours_and_no_dispute(
+    rows: dict[int, tuple[str, int]], own: set[str], taken: int, outside: set[int]
+) -> None:
+    assert refunds_made_outside(rows, own, taken=taken) == outside

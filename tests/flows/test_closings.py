@@ -102,6 +102,18 @@ async def test_a_day_without_doubts_is_signed_off_without_a_note(harness: FlowHa
 
     assert day.closing.sign_off is not None
     assert (day.closing.sign_off.by, day.closing.is_changed) == ("alice", False)
+    [listed] = await list_days(harness.resources, account=name, limit=9)
+    assert listed == day, "the list has the figures that were signed"
+
+
+async def test_whoever_opens_a_day_keeps_nothing(harness: FlowHarness) -> None:
+    """Also one that no worker has summed, before the account was there."""
+    name = await new_account(harness, "closing-opened")
+    await paid_yesterday(harness, name)
+    for day in (YESTERDAY, YESTERDAY - timedelta(days=400)):
+        assert (await read_day(harness.resources, name, day)).day == day
+        await preview_sign_off(harness.resources, name, day)
+    assert await list_days(harness.resources, account=name, limit=9) == []
 
 
 async def test_money_after_the_sign_off_marks_the_day_as_changed(harness: FlowHarness) -> None:

@@ -64,7 +64,7 @@ async def test_a_day_is_seen_signed_off_and_downloaded(
     file = await console.get("/ops/days.csv?account=main")
     assert file.headers["content-type"] == "text/csv; charset=utf-8"
     row = file.body.decode("utf-8-sig").splitlines()[1]
-    assert row.startswith(f'"{YESTERDAY}","main","CNY",1,88.88,0,0.00,0,0.00,,88.88,"read",1,88.88,0,0.00,0,0,')
+    assert row.startswith(f'"{YESTERDAY}","main","CNY",1,88.88,0,0.00,0,0.00,,88.88,"read",1,88.88,0,0.00,0,0.00,0,0,')
     assert row.endswith('"operator","no","\'=all right"')
     assert [act.action for act in await list_acts(resources.db, limit=2)] == ["days.csv", "days.sign_off"]
     assert b"No days yet" in (await console.get("/ops/days?account=nobody")).body

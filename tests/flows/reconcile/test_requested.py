@@ -11,13 +11,14 @@ import pytest_asyncio
 
 from core.errors import DatabaseUnavailable, InvalidRequest, NotFound, UnknownAccount
 from core.order import OrderState, OrderStatus
+from flows.closings import read_day
 from flows.reconcile import requested
 from flows.reconcile.requested import confirm, read_requested, request_fetched, upload
 from runtime.resources import Resources
 from simulator.kernel.faults import AtFault, FaultProfile
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import claim_day, list_reconciliations
-from storage.postgres.statement_requests import FILE_BYTES_MAX, StatementRequest, find_request
+from storage.postgres.statement_requests import FILE_BYTES_MAX, StatementRequest, claim_request, find_request
 from tests.flows.conftest import AMOUNT, FlowHarness
 from tests.servers import eventually
 
@@ -161,6 +162,69 @@ async def test_a_day_that_another_process_reconciles_is_waited_for(harness: Flow
     found = await find_request(harness.resources.db, asked.id)
     assert found is not None
     assert found.status == "waiting"
+
+
+async def take_again(harness: FlowHarness) -> None:
+    """Let every request be taken at once."""
+    await harness.resources.db.execute("UPDATE statement_requests SET leased_until = now()")
+
+
+async def test_a_statement_that_breaks_the_worker_ends_as_failed_with_the_reason(harness: FlowHarness) -> None:
+    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    with patch.object(requested, "reconcile_day", side_effect=KeyError("buyer@example.test")):
+        for _ in range(requested.ATTEMPTS_MAX - 1):
+            assert await read_requested(harness.resources)
+            found = await find_request(harness.resources.db, asked.id)
+            assert found is not None
+            assert (found.status, found.error) == ("waiting", "")
+            await take_again(harness)
+        failed = await ended(harness, asked)
+    assert (failed.status, failed.error.startswith("nodrop broke on this statement (KeyError)")) == ("failed", True)
+    assert "buyer" not in failed.error
+    assert await read_requested(harness.resources) is False
+
+
+async def test_a_statement_whose_workers_die_is_not_begun_for_ever(harness: FlowHarness) -> None:
+    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    for _ in range(requested.ATTEMPTS_MAX):
+        assert await claim_request(harness.resources.db, 0.0) is not None
+    failed = await ended(harness, asked)
+    assert (failed.status, "processes ended while they read it" in failed.error) == ("failed", True)
+
+
+async def test_waiting_for_another_process_is_no_attempt(harness: FlowHarness) -> None:
+    assert await claim_day(harness.resources.db, "main", YESTERDAY, dry_run=False, lease_s=60.0) is not None
+    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    for _ in range(requested.ATTEMPTS_MAX + 1):
+        assert await read_requested(harness.resources) is False
+        await take_again(harness)
+    found = await find_request(harness.resources.db, asked.id)
+    assert found is not None
+    assert (found.status, found.attempt) == ("waiting", 0)
+
+
+async def test_refunds_that_nodrop_did_not_make_are_of_the_days_net(harness: FlowHarness) -> None:
+    """The statement tells of them; nodrop's own stand in it, too, and count once."""
+    state = await paid_there(harness)
+    payment = state.payments[0]
+    refund = (
+        f"refund,{payment.out_trade_no},{harness.transaction_of(payment)},elsewhere-1,1000,CNY,{YESTERDAY}T13:00:00Z"
+    )
+    content = (HEADER + line(harness, state) + refund + "\n").encode()
+    before = (await read_day(harness.resources, "main", YESTERDAY)).closing.lines
+    preview = await ended(harness, await upload(harness.resources, "main", YESTERDAY, content, by="alice"))
+    done = await ended(harness, await confirm(harness.resources, preview.id, by="bob", reason="portal file"))
+    assert (done.status, done.error) == ("done", "")
+    [cny] = (await read_day(harness.resources, "main", YESTERDAY)).closing.lines
+    assert cny.there is not None
+    assert (cny.there.refunds, cny.there.refunded, cny.there.refunds_outside, cny.refunded_outside) == (
+        1,
+        1000,
+        1,
+        1000,
+    )
+    was = sum(each.net for each in before)
+    assert (cny.here.refunded, cny.net) == (0, was + AMOUNT - 1000)
 
 
 async def test_a_database_that_is_down_leaves_the_request_to_the_next_turn(harness: FlowHarness) -> None:

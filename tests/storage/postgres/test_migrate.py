@@ -65,6 +65,8 @@ ALL = [
     "0043_disputes_by_id.sql",
     "0044_payments_by_refund.sql",
     "0045_find_by_channel_refund.sql",
+    "0051_cases_open_by_reason.sql",
+    "0055_statement_attempts.sql",
 ]
 
 

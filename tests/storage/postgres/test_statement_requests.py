@@ -76,16 +76,21 @@ async def test_a_request_whose_process_has_gone_is_taken_again(db: Database) -> 
     found = await find_request(db, again.request.id)
     assert found is not None
     assert found.status == "running"
-    await give_request_back(db, again, delay_s=0.0)
-    assert await claim_request(db, 20.0) is not None
+    await give_request_back(db, again, delay_s=0.0, is_begun=True)
+    third = await claim_request(db, 20.0)
+    assert third is not None
+    assert [each.request.attempt for each in (gone, again, third)] == [1, 2, 3]
 
 
 async def test_a_request_that_was_given_back_waits(db: Database) -> None:
     await asked(db)
     leased = await claim_request(db, 20.0)
     assert leased is not None
-    await give_request_back(db, leased, delay_s=60.0)
+    await give_request_back(db, leased, delay_s=60.0, is_begun=False)
     assert await claim_request(db, 20.0) is None
+    found = await find_request(db, leased.request.id)
+    assert found is not None
+    assert found.attempt == 0
 
 
 async def test_a_file_is_sealed_and_found_by_its_hash_at_its_account_alone(db: Database) -> None:

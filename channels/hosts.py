@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from channels.adapters import ADAPTERS
 from core.account import AccountConfig
+from core.sentences import Items, Sentence
 
 WITHOUT_HOST = ("sandbox",)
 """Channels that have no host of their own: the address is wherever one runs, and no real money is moved there."""
@@ -25,13 +26,13 @@ def host_problem(account: AccountConfig) -> HostProblem | None:
     if account.channel not in ADAPTERS:
         return None
     if account.channel in WITHOUT_HOST:
-        says = f"is true, and {account.channel} moves no real money"
+        says = Sentence("is true, and {channel} moves no real money", channel=account.channel)
         return HostProblem("live", says) if account.live else None
     hosts = _hosts(account.channel)
     if not account.base_url or account.custom_host or is_loopback(account.base_url) or _host(account.base_url) in hosts:
         return None
-    says = f"is at none of {account.channel}'s own hosts ({', '.join(hosts)}): set custom_host = true if that is meant"
-    return HostProblem("base_url", says)
+    what = "is at none of {channel}'s own hosts ({hosts}): set custom_host = true if that is meant"
+    return HostProblem("base_url", Sentence(what, channel=account.channel, hosts=Items(hosts)))
 
 
 def is_own_host(account: AccountConfig) -> bool:

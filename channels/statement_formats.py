@@ -40,14 +40,19 @@ _MAGIC = (
 )
 _WORKBOOK = b"[Content_Types].xml"
 
+_EMPTY, _XLSX, _JSON, _CSV, _UNKNOWN = "an empty file", "an Excel workbook (.xlsx)", "JSON", "CSV", "an unknown form"
+
+NAMES = tuple(dict.fromkeys((*(name for _, name in (*_TEXTS, *_MAGIC)), _EMPTY, _XLSX, _JSON, _CSV, _UNKNOWN)))
+"""Everything that `likely_format` may say."""
+
 
 def likely_format(statement: IO[bytes]) -> str:
     """The form of the file, in words; "an unknown form" if it looks like nothing known."""
     head = statement.read(HEAD_BYTES)
     if not head.strip():
-        return "an empty file"
+        return _EMPTY
     if head.startswith(b"PK") and _WORKBOOK in head:
-        return "an Excel workbook (.xlsx)"
+        return _XLSX
     text = _text(_unpacked(head))
     return next((name for part, name in _TEXTS if part in text), None) or _container(head) or _shape(text)
 
@@ -74,5 +79,5 @@ def _container(head: bytes) -> str | None:
 def _shape(text: str) -> str:
     start = text.lstrip("\ufeff \t\r\n")[:1]
     if start in ("{", "["):
-        return "JSON"
-    return "CSV" if "," in text.partition("\n")[0] else "an unknown form"
+        return _JSON
+    return _CSV if "," in text.partition("\n")[0] else _UNKNOWN

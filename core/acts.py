@@ -14,6 +14,7 @@ import msgspec
 from core.act_sentences import SENTENCES
 from core.errors import InvalidRequest
 from core.money import decimal_text
+from core.sentences import Sentence
 
 REASON_MAX = 500
 """Characters of a reason: a sentence or two for those who read it later."""
@@ -45,6 +46,12 @@ class Line(msgspec.Struct, frozen=True):
         """The sentence in English."""
         return SENTENCES[self.key].format_map(self.figures)
 
+    @property
+    def sentence(self) -> Sentence:
+        """The same as a part of another sentence."""
+        values = {name: figure if isinstance(figure, int) else str(figure) for name, figure in self.figures.items()}
+        return Sentence(SENTENCES[self.key], **values)
+
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Effects of an act as things stand. `refusal`: why it cannot be done; None: it can.
@@ -72,7 +79,7 @@ def check_reason(text: str) -> str:
     if not reason:
         raise InvalidRequest("reason: say in a few words why; others read it later")
     if len(reason) > REASON_MAX:
-        raise InvalidRequest(f"reason: at most {REASON_MAX} characters")
+        raise InvalidRequest(Sentence("reason: at most {max} characters", max=REASON_MAX))
     if _CONTROL.search(reason):
         raise InvalidRequest("reason: one line, without control characters")
     return reason

@@ -15,6 +15,7 @@ import msgspec
 
 from core.clocks import Instant
 from core.deliveries import endpoint_of
+from core.sentences import Moment, Phrase, Sentence, Span, Term
 from core.silence import SilentAccount
 
 CASES_EACH = 10
@@ -66,7 +67,7 @@ class Invariant(StrEnum):
     HISTORY_WITH_GAP = "history_with_gap"
 
 
-_BROKEN = {
+BROKEN = {
     Invariant.OPEN_PAYMENT_UNQUERIED: "has an open payment that no row queries",
     Invariant.OPEN_ORDER_WITHOUT_DEADLINE: "is open, and no row ends it at its deadline",
     Invariant.PAID_WITHOUT_NOTIFICATION: "is paid, and there is no notification of it",
@@ -187,76 +188,96 @@ def find_conditions(facts: Facts, thresholds: Thresholds) -> list[Condition]:
 def _overdue(rows: Iterable[OldestDue], limit_s: float) -> Iterator[Condition]:
     for row in rows:
         if row.seconds > limit_s:
-            text = f"the oldest of {row.kind} has been due for {spoken(row.seconds)}: nobody works on it"
+            what = "the oldest of {kind} has been due for {span}: nobody works on it"
+            text = Sentence(what, kind=Term("alerts.kind_", row.kind), span=Span(row.seconds))
             yield Condition(rule=Rule.OVERDUE, subject=row.kind, text=text)
 
 
 def _silent(accounts: Iterable[SilentAccount]) -> Iterator[Condition]:
     for row in accounts:
-        found = f"{row.heard} of its last {row.payments} payments had a callback"
-        text = f"the callbacks of {row.account} do not come since {row.since:%Y-%m-%d %H:%M} UTC: {found}"
+        text = Sentence(
+            "the callbacks of {account} do not come since {since}: {heard} of its last {count} payments had a callback",
+            account=row.account,
+            since=Moment(row.since, f"{row.since:%Y-%m-%d %H:%M} UTC"),
+            heard=row.heard,
+            count=row.payments,
+        )
         yield Condition(rule=Rule.CALLBACKS_SILENT, subject=row.account, text=text)
 
 
 def _breakers(breakers: Iterable[OpenBreaker]) -> Iterator[Condition]:
     for row in breakers:
-        text = f"{row.account} does not answer calls of the kind {row.kind}: its breaker is open"
+        what = "{account} does not answer calls of the kind {kind}: its breaker is open"
+        text = Sentence(what, account=row.account, kind=Term("overview.call_", row.kind))
         yield Condition(rule=Rule.BREAKER_OPEN, subject=f"{row.account}/{row.kind}", text=text)
 
 
 def _dead_letters(rows: Iterable[EndpointCount]) -> Iterator[Condition]:
     for endpoint, count, _ in _by_endpoint(rows):
-        text = f"{count} notifications to {endpoint} were given up"
+        text = Sentence("{count} notifications to {endpoint} were given up", count=count, endpoint=endpoint)
         yield Condition(rule=Rule.DEAD_LETTERS, subject=endpoint, text=text)
 
 
 def _cases(cases: Iterable[OpenCase]) -> Iterator[Condition]:
     more: dict[str, int] = {}
     for case in cases:
-        about = f" of order {case.order_no}" if case.order_no else f" of {case.account}" if case.account else ""
-        text = f"case {case.id}{about} is open: {case.reason}"
-        yield Condition(rule=Rule.CASE, subject=str(case.id), text=text)
+        yield Condition(rule=Rule.CASE, subject=str(case.id), text=_open_case(case))
         if case.of_reason > CASES_EACH:
             more[case.reason] = case.of_reason - CASES_EACH
     for reason, count in more.items():
-        text = f"{count} more cases are open: {reason}"
+        text = Sentence("{count} more cases are open: {reason}", count=count, reason=Term("reason.", reason))
         yield Condition(rule=Rule.CASE, subject=f"{reason}/{OTHERS}", text=text)
+
+
+def _open_case(case: OpenCase) -> Sentence:
+    reason = Term("reason.", case.reason)
+    if case.order_no:
+        what = "case {id} of order {order_no} is open: {reason}"
+        return Sentence(what, id=str(case.id), order_no=case.order_no, reason=reason)
+    if case.account:
+        what = "case {id} of {account} is open: {reason}"
+        return Sentence(what, id=str(case.id), account=case.account, reason=reason)
+    return Sentence("case {id} is open: {reason}", id=str(case.id), reason=reason)
 
 
 def _reconciled(accounts: Iterable[Reconciled], limit_s: float) -> Iterator[Condition]:
     for row in accounts:
         if limit_s and row.seconds > limit_s:
-            text = f"{row.account} was last reconciled {spoken(row.seconds)} ago"
+            span = Span(row.seconds)
+            text = Sentence("{account} was last reconciled {span} ago", account=row.account, span=span)
             yield Condition(rule=Rule.NOT_RECONCILED, subject=row.account, text=text)
 
 
 def _broken(rows: Iterable[Broken]) -> Iterator[Condition]:
     for row in rows:
-        text = f"order {row.order_no} {_BROKEN[row.invariant]}"
+        text = Sentence("order {order_no} {broken}", order_no=row.order_no, broken=Phrase(BROKEN[row.invariant]))
         yield Condition(rule=Rule.INVARIANT, subject=f"{row.invariant}/{row.order_no}", text=text)
 
 
 def _failing(rows: Iterable[EndpointCount], limit_s: float) -> Iterator[Condition]:
     for endpoint, count, seconds in _by_endpoint(rows):
         if seconds > limit_s:
-            text = f"{count} notifications wait for {endpoint}, the oldest for {spoken(seconds)}"
+            what = "{count} notifications wait for {endpoint}, the oldest for {span}"
+            text = Sentence(what, count=count, endpoint=endpoint, span=Span(seconds))
             yield Condition(rule=Rule.ENDPOINT_FAILING, subject=endpoint, text=text)
 
 
 def _paused(rows: Iterable[PausedEndpoint], limit_s: float) -> Iterator[Condition]:
     for row in rows:
         if row.seconds > limit_s:
-            text = f"{row.endpoint} has been paused for {spoken(row.seconds)}"
+            text = Sentence("{endpoint} has been paused for {span}", endpoint=row.endpoint, span=Span(row.seconds))
             yield Condition(rule=Rule.ENDPOINT_PAUSED, subject=row.endpoint, text=text)
 
 
 def _workers(workers: Sequence[WorkerClock], workers_min: int) -> Iterator[Condition]:
     if len(workers) < workers_min:
-        text = f"{len(workers)} worker processes run, {workers_min} at least should"
+        what = "{count} worker processes run, {min} at least should"
+        text = Sentence(what, count=len(workers), min=workers_min)
         yield Condition(rule=Rule.WORKERS_GONE, subject="", text=text)
     for worker in workers:
         if worker.clock in WRONG_CLOCKS:
-            text = f"the clock of {worker.process} is {worker.clock}"
+            clock = Term("alerts.clock_", worker.clock)
+            text = Sentence("the clock of {process} is {clock}", process=worker.process, clock=clock)
             yield Condition(rule=Rule.CLOCK, subject=worker.process, text=text)
 
 
@@ -280,14 +301,6 @@ def _by_endpoint(rows: Iterable[EndpointCount]) -> list[tuple[str, int, float]]:
 def _origin_of(url: str) -> str:
     """Scheme, host and port."""
     return "/".join(url.split("/", 3)[:3])
-
-
-def spoken(seconds: float) -> str:
-    """A duration in words: `45 s`, `12 min`, `30 h`, `9 days`."""
-    for unit, unit_s, until_s in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
-        if seconds < until_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds / 86_400.0:.0f} days"
 
 
 # -- the alerts --------------------------------------------------------------------------------------------------------
@@ -390,7 +403,7 @@ def message_of(
             id=alert_id,
             rule=condition.rule,
             subject=condition.subject,
-            text=condition.text,
+            text=str(condition.text),
             raised_at=raised_at,
             cleared_at=now if type_ == "alert.cleared" else None,
         ),

@@ -157,6 +157,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     is_incomplete: bool
     differences: int
     last_error: str = ""
+    error_phrase: str | None = None
 
 
 class SignOff(msgspec.Struct, frozen=True, kw_only=True):

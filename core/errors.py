@@ -36,11 +36,14 @@ if TYPE_CHECKING:
 
 
 class NodropError(Exception):
+    """`sentence` is the detail with what it was made of, where that is a `core.sentences.Sentence`."""
+
     title: ClassVar[str] = "Something went wrong."
 
     def __init__(self, detail: str = "") -> None:
-        super().__init__(detail or self.title)
-        self.detail = detail
+        super().__init__(str(detail) or self.title)
+        self.detail = str(detail)
+        self.sentence = detail
 
 
 # -- the caller's fault ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import msgspec
 
 from core.dispute import DisputeKind, DisputeState
 from core.order import in_utc
+from core.sentences import Term
 
 
 class Source(StrEnum):
@@ -197,3 +198,8 @@ def kind_of(evidence: Evidence) -> EvidenceKind:
     """Word for the evidence in the timeline, the logs and the metrics."""
     kind: EvidenceKind = evidence.__struct_config__.tag  # type: ignore[assignment]  # the tags are these words
     return kind
+
+
+def kind_term(evidence: Evidence) -> Term:
+    """The same word, for a sentence."""
+    return Term("callbacks.kind_", kind_of(evidence))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from core.errors import InvalidRequest
+from core.sentences import Sentence
 
 AMOUNT_MAX = 10**14
 """Largest amount in minor units: far above any payment, far below the exact range of int8 and IEEE doubles."""
@@ -55,7 +56,7 @@ def minor_units(text: str, currency: str) -> int:
     places = exponent(currency)
     whole, fraction = match[1], match[2] or ""
     if len(fraction) > places:
-        raise InvalidRequest(f"{currency} has {places} decimal places")
+        raise InvalidRequest(Sentence("{currency} has {places} decimal places", currency=currency, places=places))
     return int(whole + fraction.ljust(places, "0"))
 
 

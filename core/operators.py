@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 
 from core.errors import InvalidRequest
+from core.sentences import Sentence
 
 PASSWORD_CHARACTERS_MIN = 12
 PASSWORD_CHARACTERS_MAX = 200
@@ -55,7 +56,8 @@ def check_password(password: str, *, name: str) -> str:
         InvalidRequest: it is too short or too long, or it is the name or one character over and over.
     """
     if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
-        raise InvalidRequest(f"a password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters")
+        limits = {"min": PASSWORD_CHARACTERS_MIN, "max": PASSWORD_CHARACTERS_MAX}
+        raise InvalidRequest(Sentence("a password has {min} to {max} characters", **limits))
     rest = password.lower().replace(name, "")
     if len(set(rest)) < _DIFFERENT_MIN:
         raise InvalidRequest("this password is too easy to guess: it is the name, or few characters over and over")

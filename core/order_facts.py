@@ -111,6 +111,8 @@ class CaseFact(msgspec.Struct, frozen=True, kw_only=True):
     resolved_at: datetime | None = None
     resolution: str | None = None
     by: str | None = None
+    phrase: str | None = None
+    resolution_phrase: str | None = None
 
 
 class LeaseFact(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,9 @@ from typing import Protocol
 import msgspec
 
 from core.decision import Decision, Outcome
-from core.evidence import Evidence, Paid, Refunded, Unclear, kind_of
+from core.evidence import Evidence, Paid, Refunded, Unclear, kind_term
 from core.order import OWN_NUMBER, CaseReason, Payment, PaymentStatus
+from core.sentences import Amount, Items, Phrase, Sentence, Term, phrase_of
 
 
 class Finding(StrEnum):
@@ -100,7 +101,7 @@ class Row(Protocol):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One finding about one row. `detail` is for a person and holds numbers alone; `case` None: none is to be opened.
 
-    `row_no` counts from 1; 0: the statement has no row for it.
+    `row_no` counts from 1; 0: the statement has no row for it. `phrase` is that of the detail, once it is stored.
     """
 
     kind: Finding
@@ -110,6 +111,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str = ""
     channel_transaction_id: str = ""
     case: CaseReason | None = None
+    phrase: str | None = None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,33 +138,40 @@ def compare(row: Row, payment: Payment, *, repeats: bool, refunded: int) -> tupl
     if other is not None:
         return ((Finding.TRANSACTION, other),)
     if repeats:
-        return ((Finding.DUPLICATE, f"{row.amount} {row.currency} stands there twice"),)
+        return ((Finding.DUPLICATE, Sentence("{amount} {currency} stands there twice", **_money(row))),)
     found = []
     if payment.status is not PaymentStatus.PAID:
-        found.append((Finding.PAID_THERE_ONLY, f"{payment.status} here"))
+        found.append(
+            (Finding.PAID_THERE_ONLY, Sentence("{status} here", status=Term("order.payment_", payment.status)))
+        )
     if row.currency != payment.currency:
-        found.append((Finding.CURRENCY, f"{row.currency} there, {payment.currency} here"))
+        found.append(
+            (Finding.CURRENCY, Sentence("{there} there, {here} here", there=row.currency, here=payment.currency))
+        )
     elif row.amount != payment.amount:
-        found.append((Finding.AMOUNT, f"{row.amount} there, {payment.amount} here"))
+        there, here = Amount(row.amount, row.currency), Amount(payment.amount, payment.currency)
+        found.append((Finding.AMOUNT, Sentence("{there} there, {here} here", there=there, here=here)))
     return tuple(found)
 
 
 def _compare_refund(row: Row, payment: Payment, *, repeats: bool, refunded: int) -> tuple[tuple[Finding, str], ...]:
     """One day's statement may show less refunded than is known here, never more."""
     if repeats:
-        return ((Finding.DUPLICATE, f"refund of {row.amount} {row.currency} stands there twice"),)
+        return ((Finding.DUPLICATE, Sentence("refund of {amount} {currency} stands there twice", **_money(row))),)
     if row.currency != payment.currency:
-        return ((Finding.CURRENCY, f"refund in {row.currency} there, {payment.currency} here"),)
+        sentence = Sentence("refund in {there} there, {here} here", there=row.currency, here=payment.currency)
+        return ((Finding.CURRENCY, sentence),)
     if payment.refunded_amount is None or refunded > payment.refunded_amount:
-        here = "an unknown sum" if payment.refunded_amount is None else payment.refunded_amount
-        return ((Finding.REFUND, f"{refunded} given back there, {here} here"),)
+        there, here = Amount(refunded, row.currency), _sum(payment.refunded_amount, payment.currency)
+        return ((Finding.REFUND, Sentence("{there} given back there, {here} here", there=there, here=here)),)
     return ()
 
 
 def _other_transaction(row: Row, payment: Payment) -> str | None:
     """Detail if the row is about other money than the money that paid here; a row may lack the transaction."""
     here, there = payment.channel_transaction_id, row.channel_transaction_id
-    return f"{there} there, {here} here" if here is not None and there and here not in row.all_ids else None
+    is_other = here is not None and there and here not in row.all_ids
+    return Sentence("{there} there, {here} here", there=there, here=here or "") if is_other else None
 
 
 def judge_malformed(ids: Sequence[str], *, is_known: bool, exclusive: bool) -> Finding:
@@ -178,8 +187,10 @@ def judge_unknown(row: Row, orders: Sequence[str], *, exclusive: bool) -> tuple[
 
     On an `exclusive` account nobody else sells, so the money is somebody's order; a refund moves none towards us.
     """
-    candidates = f"; unpaid orders with this amount: {', '.join(orders)}" if orders else ""
-    detail = f"{row.amount} {row.currency} there, no payment here{candidates}"
+    detail = Sentence("{amount} {currency} there, no payment here", **_money(row))
+    if orders:
+        what = "{amount} {currency} there, no payment here; unpaid orders with this amount: {orders}"
+        detail = Sentence(what, orders=Items(tuple(orders)), **_money(row))
     if row.kind == "refund" or not (orders or exclusive):
         return Finding.UNKNOWN, detail
     return Finding.UNCLAIMED if exclusive else Finding.CANDIDATES, detail
@@ -194,17 +205,18 @@ def judge(
     of a payment.
     """
     if isinstance(evidence, Unclear):
-        return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; query: {evidence.reason}")
+        return Judged(finding=Finding.UNCONFIRMED, detail=_asked(detail, evidence.reason))
     given_back = payment.refunded_amount if isinstance(evidence, Refunded) else 0
     if refunded and (given_back is None or given_back < refunded):
-        known = "an unknown sum" if given_back is None else given_back
-        return Judged(finding=Finding.REFUND, detail=f"{refunded} given back there; query: {known}")
+        there, known = Amount(refunded, payment.currency), _sum(given_back, payment.currency)
+        sentence = Sentence("{there} given back there; query: {known}", there=there, known=known)
+        return Judged(finding=Finding.REFUND, detail=sentence)
     if not isinstance(evidence, Paid | Refunded):
-        return Judged(finding=Finding.STATUS, detail=f"paid there; query: {kind_of(evidence)}")
+        return Judged(finding=Finding.STATUS, detail=_asked("paid there", kind_term(evidence)))
     opened = () if decision.change is None else decision.change.cases
     if decision.outcome in (Outcome.MISMATCH, Outcome.NUMBER_REUSED):
         # The door has opened a case for the mismatch, now or earlier.
-        return Judged(finding=finding, detail=f"{detail}; query: {decision.outcome}", has_case=True)
+        return Judged(finding=finding, detail=_asked(detail, Term("outcome.", decision.outcome)), has_case=True)
     if decision.outcome is Outcome.REFUND_SEEN and any(case.reason is CaseReason.REFUNDED_OUTSIDE for case in opened):
         return Judged(finding=Finding.REFUND, detail=detail, has_case=True)
     return Judged(finding=Finding.REPAIRED, detail=detail, door_cases=len(opened))
@@ -225,3 +237,15 @@ def refunds_made_outside(rows: Mapping[int, tuple[str, int]], own: Collection[st
         else:
             outside.add(row_no)
     return frozenset(outside)
+
+
+def _money(row: Row) -> dict[str, str | Amount]:
+    return {"amount": Amount(row.amount, row.currency), "currency": row.currency}
+
+
+def _sum(amount: int | None, currency: str) -> Amount | Phrase:
+    return Phrase("an unknown sum") if amount is None else Amount(amount, currency)
+
+
+def _asked(detail: str, answer: str | Term) -> Sentence:
+    return Sentence("{detail}; query: {answer}", detail=phrase_of(detail), answer=answer)

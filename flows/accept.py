@@ -10,6 +10,7 @@ from core.errors import NotFound, NotPossible, PreviewOutdated
 from core.lifecycle import on_late_accepted
 from core.order import CaseReason, OrderState
 from core.previews import accept_preview
+from core.sentences import Sentence
 from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres.cases import resolve_cases
@@ -20,7 +21,7 @@ async def preview_accept(resources: Resources, order_no: str) -> Preview:
     """Effects of accepting as things stand. Raises NotFound."""
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     return accept_preview(state)
 
 
@@ -38,7 +39,7 @@ async def accept_late(
     decide = partial(on_late_accepted, by_name=by, expected_version=expected_version)
     committed = await commit_decision(resources, order_no, decide)
     if committed.state_after is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     preview = accept_preview(committed.state_after)
     if committed.decision.outcome is Outcome.MOVED:
         raise PreviewOutdated(preview)

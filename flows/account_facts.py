@@ -15,6 +15,7 @@ from core.account import AccountConfig
 from core.ending import Ending
 from core.errors import UnknownAccount
 from core.reconciliation import Finding
+from core.sentences import Sentence
 from flows.ending import certificates_of
 from runtime.resources import Resources
 from storage.postgres.accounts import list_accounts, open_account, sealed_accounts
@@ -62,7 +63,7 @@ async def read_account(resources: Resources, name: str) -> AccountFacts:
     row = next((row for row in await list_accounts(db) if row.name == name), None)
     sealed = next((row for row in await sealed_accounts(db) if row.name == name), None)
     if row is None or sealed is None:
-        raise UnknownAccount(f"there is no account {name}")
+        raise UnknownAccount(Sentence("there is no account {account}", account=name))
     config = open_account(sealed, resources.sealer)
     last = next((each for each in await find_last_reconciliations(db) if each.account == name), None)
     return AccountFacts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.acts import Line, Preview
 from core.errors import NotFound
+from core.sentences import Sentence
 from storage.postgres.accounts import AccountRow, count_open_work, enable_account, list_accounts
 from storage.postgres.database import Database
 
@@ -19,7 +20,7 @@ async def preview_switch(db: Database, name: str, *, enabled: bool) -> Preview:
     """
     accounts = {row.name: row for row in await list_accounts(db)}
     if name not in accounts:
-        raise NotFound(f"there is no account {name}; `nodrop accounts list` shows them")
+        raise NotFound(Sentence("there is no account {account}; `nodrop accounts list` shows them", account=name))
     if accounts[name].enabled is enabled:
         return Preview(lines=(), refusal=Line("account.is_on" if enabled else "account.is_off"))
     if enabled:
@@ -39,7 +40,7 @@ async def switch_account(db: Database, name: str, *, enabled: bool) -> None:
         NotFound: there is no such account.
     """
     if not await enable_account(db, name, enabled=enabled):
-        raise NotFound(f"there is no account {name}; `nodrop accounts list` shows them")
+        raise NotFound(Sentence("there is no account {account}; `nodrop accounts list` shows them", account=name))
 
 
 def _warnings(accounts: dict[str, AccountRow], name: str) -> tuple[Line, ...]:

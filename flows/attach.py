@@ -22,6 +22,7 @@ from core.evidence import Evidence, Missing, Source, Unclear
 from core.lifecycle import PaymentTerms, named_payment, on_attached
 from core.order import OWN_NUMBER, OrderState, Origin, Payment, PaymentStatus
 from core.previews import attach_preview, evidence_line
+from core.sentences import Sentence
 from flows.ask import query_now
 from flows.channel_call import Deferred, call_channel
 from flows.choice import is_other_world
@@ -67,7 +68,7 @@ async def look_up(resources: Resources, account_name: str, number: str) -> Looku
     """
     number = number.strip()
     if not number or len(number) > NUMBER_MAX or not number.isprintable():
-        raise InvalidRequest(f"number: 1 to {NUMBER_MAX} characters on one line")
+        raise InvalidRequest(Sentence("number: 1 to {max} characters on one line", max=NUMBER_MAX))
     account = await resources.accounts.get(account_name)
     named, evidence = await _query_by_any(resources, account, number, await find_now(resources.db))
     found = await find_payments_by_ids(resources.db, account_name, {number, named})
@@ -148,7 +149,7 @@ async def attach_payment(
 async def _find(resources: Resources, order_no: str) -> OrderState:
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     return state
 
 

@@ -13,6 +13,7 @@ from core.errors import NotFound, NotPossible
 from core.evidence import Source
 from core.order import OrderState
 from core.previews import query_preview
+from core.sentences import Sentence
 from flows.accept import accept_late, preview_accept
 from flows.attach import attach_payment, preview_attach
 from flows.cases import get_case, resolve, too_late
@@ -149,5 +150,5 @@ def _wish(case: CaseRow, answer: Answer) -> RefundWish:
 async def _preview_query(resources: Resources, order_no: str) -> Preview:
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     return query_preview(state, resources.rules)

@@ -6,6 +6,7 @@ import structlog
 
 from core.acts import Line
 from core.errors import InvalidRequest, NotFound, NotPossible
+from core.sentences import Sentence
 from storage.postgres.cases import CaseRow, assign_case, find_case, resolve_case
 from storage.postgres.database import Database
 
@@ -23,7 +24,7 @@ async def get_case(db: Database, case_id: int) -> CaseRow:
     """
     case = await find_case(db, case_id)
     if case is None:
-        raise NotFound(f"there is no case {case_id}")
+        raise NotFound(Sentence("there is no case {id}", id=str(case_id)))
     return case
 
 
@@ -38,7 +39,7 @@ async def assign(db: Database, case_id: int, assignee: str | None, *, version: i
     if assignee is not None:
         assignee = assignee.strip()
         if not 0 < len(assignee) <= ASSIGNEE_CHARACTERS_MAX or not assignee.isprintable():
-            raise InvalidRequest(f"assignee: a name of 1 to {ASSIGNEE_CHARACTERS_MAX} characters")
+            raise InvalidRequest(Sentence("assignee: a name of 1 to {max} characters", max=ASSIGNEE_CHARACTERS_MAX))
     assigned = await assign_case(db, case_id, assignee, version=version)
     if assigned is None:
         raise too_late(await get_case(db, case_id))
@@ -55,7 +56,8 @@ async def resolve(db: Database, case_id: int, *, resolution: str, by: str, versi
     """
     resolution = resolution.strip()
     if not 0 < len(resolution) <= RESOLUTION_CHARACTERS_MAX:
-        raise InvalidRequest(f"resolution: 1 to {RESOLUTION_CHARACTERS_MAX} characters that say what was done")
+        fault = Sentence("resolution: 1 to {max} characters that say what was done", max=RESOLUTION_CHARACTERS_MAX)
+        raise InvalidRequest(fault)
     if not await resolve_case(db, case_id, resolution=resolution, by=by, version=version):
         raise too_late(await get_case(db, case_id))
     log.info("case_resolved", case_id=case_id, by=by)

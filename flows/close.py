@@ -19,6 +19,7 @@ from core.evidence import Evidence, Source
 from core.lifecycle import on_close_attempted, on_close_requested, on_deadline
 from core.order import OrderState, Payment, PaymentStatus, deadline_key
 from core.previews import close_preview
+from core.sentences import Sentence
 from flows.ask import NoLease, query_now, wait_for_lease
 from flows.channel_call import Deferred, call_channel
 from flows.commit import arm_jobs, commit_decision
@@ -125,7 +126,7 @@ async def preview_close(resources: Resources, order_no: str) -> Preview:
     """Effects of ending the order as things stand. Raises NotFound."""
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     return close_preview(state)
 
 
@@ -149,9 +150,9 @@ async def request_close(
     decide = partial(on_close_requested, by=by, by_name=by_name, expected_version=expected_version)
     committed = await commit_decision(resources, order_no, decide)
     if committed.state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     if committed.decision.outcome is Outcome.ALREADY_PAID:
-        raise OrderPaid(f"order {order_no} is paid")
+        raise OrderPaid(Sentence("order {order_no} is paid", order_no=order_no))
     if committed.decision.outcome is Outcome.MOVED:
         raise PreviewOutdated(close_preview(committed.state))
     # A worker may have been faster at the job of the deadline that has just moved.
@@ -160,9 +161,9 @@ async def request_close(
         await close_leased(resources, leased)
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     if _has_money(state):
-        raise OrderPaid(f"order {order_no} is paid")
+        raise OrderPaid(Sentence("order {order_no} is paid", order_no=order_no))
     return state
 
 

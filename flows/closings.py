@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from core.acts import Line, Preview, Sum
 from core.closing import Closing, DayMoney, Doubt, doubts_of, figures_of, lines_of, with_disputes
 from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated, UnknownAccount
+from core.sentences import Sentence
 from flows.reconcile.unlisted import FIRST_DAY, day_bounds
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -53,7 +54,8 @@ async def read_day(resources: Resources, name: str, day: date) -> Day:
     account = await resources.accounts.get(name)
     now = await find_now(resources.db)
     if not FIRST_DAY <= day <= now.astimezone(account.channel.statement_zone).date():
-        raise NotFound(f"{day} has not begun in the channel's calendar, or is before {FIRST_DAY}")
+        limits = {"day": str(day), "first": str(FIRST_DAY)}
+        raise NotFound(Sentence("{day} has not begun in the channel's calendar, or is before {first}", **limits))
     row = await find_closing(resources.db, name, day)
     return _day(replace(row, here=await _sum(resources, account, day)), account, now=now)
 
@@ -116,7 +118,7 @@ async def sign_off(
     """
     note = note.strip()
     if len(note) > NOTE_CHARACTERS_MAX:
-        raise InvalidRequest(f"note: at most {NOTE_CHARACTERS_MAX} characters")
+        raise InvalidRequest(Sentence("note: at most {max} characters", max=NOTE_CHARACTERS_MAX))
     seen = await read_day(resources, name, day)
     preview = _preview(seen.closing, day)
     if preview.refusal is not None:
@@ -124,7 +126,8 @@ async def sign_off(
     if expected_version not in (None, preview.version):
         raise PreviewOutdated(preview)
     if preview.warnings and not note:
-        raise InvalidRequest(f"note: say why it is signed off all the same: {preview.warnings[0].text}")
+        warning = preview.warnings[0].sentence
+        raise InvalidRequest(Sentence("note: say why it is signed off all the same: {warning}", warning=warning))
     figures = figures_of(seen.closing.lines, seen.closing.differences)
     await put_closing(resources.db, name, day, {line.currency: line.here for line in seen.closing.lines})
     await insert_sign_off(resources.db, name, day, by=by, note=note, figures=figures)

@@ -15,6 +15,7 @@ from core.errors import ChannelRefused, ChannelUnreadable
 from core.evidence import Disputed, Source
 from core.lifecycle import CallbackPlan, CallbackResult, on_dispute, shows_other_money
 from core.order import CaseReason, Payment
+from core.sentences import Sentence, Term
 from flows.channel_call import Deferred, call_channel
 from flows.commit import commit_decision
 from runtime.accounts import Account
@@ -81,7 +82,12 @@ async def _read(
         return await call_channel(resources, account, CallKind.DISPUTE, urgency, account.channel.query_dispute, dispute)
     except ChannelRefused as refused:
         # Nothing else tells of it: the app has no permission to read disputes.
-        detail = f"the channel refuses to show {dispute.dispute_kind} {dispute.dispute_id}: {refused.code}"
+        detail = Sentence(
+            "the channel refuses to show {kind} {id}: {reason}",
+            kind=Term("dispute_kind.", dispute.dispute_kind),
+            id=dispute.dispute_id,
+            reason=refused.code,
+        )
         log.error("dispute_not_readable", account=account.config.name, reason=refused.code)
         await open_account_case(resources.db, account.config.name, CaseReason.DISPUTED, detail=detail)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.errors import InvalidRequest, NotFound
 from core.operators import Role, check_name, check_password
+from core.sentences import Sentence
 from runtime.passwords import Passwords, one_time_password
 from storage.postgres import operators
 from storage.postgres.database import Database
@@ -19,7 +20,7 @@ async def add_operator(db: Database, passwords: Passwords, name: str, role: Role
     check_name(name)
     given = one_time_password() if password is None else check_password(password, name=name)
     if not await operators.insert_operator(db, name, role, await passwords.hash(given)):
-        raise InvalidRequest(f"there is an operator {name} already")
+        raise InvalidRequest(Sentence("there is an operator {operator} already", operator=name))
     return given
 
 
@@ -32,5 +33,5 @@ async def reset_operator(db: Database, passwords: Passwords, name: str, password
     """
     given = one_time_password() if password is None else check_password(password, name=name)
     if not await operators.reset_operator(db, name, await passwords.hash(given)):
-        raise NotFound(f"there is no operator {name}")
+        raise NotFound(Sentence("there is no operator {operator}", operator=name))
     return given

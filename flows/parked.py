@@ -9,6 +9,7 @@ import structlog
 from core import jobs
 from core.errors import ChannelError, ChannelUnavailable, UnknownAccount
 from core.order import CaseReason
+from core.sentences import Sentence
 from flows.callback import store_callback, verify_callback
 from flows.commit import arm_jobs
 from flows.refusals import write_refusals
@@ -67,7 +68,7 @@ async def _is_over(resources: Resources, field: bytes, parked: ParkedCallback, n
     if reason == UNKNOWN_ACCOUNT:
         await count_ignored(resources, parked.account, reason)
     else:
-        detail = f"a parked callback could not be verified for a day: {reason}"
+        detail = Sentence("a parked callback could not be verified for a day: {reason}", reason=reason)
         await open_account_case(resources.db, parked.account, CaseReason.CALLBACK_UNREADABLE, detail=detail)
     return True
 

@@ -16,6 +16,7 @@ from core.errors import NotFound, UnknownAccount
 from core.evidence import Source
 from core.lifecycle import Approval, is_unpaid_return, on_refresh, on_return, on_unpaid_return
 from core.order import OrderState, Payment
+from core.sentences import Sentence
 from flows.ask import LEASE_POLL_S, query_now
 from flows.capture import capture_if_due
 from flows.channel_call import Deferred
@@ -74,7 +75,7 @@ async def _refresh(resources: Resources, order_no: str, by: Source, *, cooldown_
     """The order after the queries, and whether each of them said *unpaid* and nothing has changed since they began."""
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     committed = await commit_decision(resources, order_no, partial(on_refresh, rules=resources.rules), known=state)
     if not committed.decision.query:
         return committed.state_after or state, False

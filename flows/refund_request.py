@@ -26,6 +26,7 @@ from core.lifecycle import (
 from core.money import minor_units
 from core.order import OrderState, Payment, Refund
 from core.previews import APPROVAL_HOURS, refund_preview, refund_refusal
+from core.sentences import Sentence
 from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres.orders import find_state
@@ -98,7 +99,7 @@ async def request_refund(
     """
     reason = check_reason(reason)
     if len(wish.key) > REQUEST_KEY_MAX:
-        raise InvalidRequest(f"key: at most {REQUEST_KEY_MAX} characters")
+        raise InvalidRequest(Sentence("key: at most {max} characters", max=REQUEST_KEY_MAX))
     state, payment = await _find(resources, wish.order_no, wish.out_trade_no)
     request = replace(_request(resources, wish, payment, by=by), reason=reason, expected_version=expected_version)
     if known_refund(state, request) is None:
@@ -168,10 +169,11 @@ async def preview_approval(resources: Resources, approval_id: int, *, by: str, d
 async def _find(resources: Resources, order_no: str, out_trade_no: str) -> tuple[OrderState, Payment]:
     state = await find_state(resources.db, order_no)
     if state is None:
-        raise NotFound(f"order {order_no}")
+        raise NotFound(Sentence("order {order_no}", order_no=order_no))
     payment = next((row for row in state.payments if row.out_trade_no == out_trade_no), None)
     if payment is None:
-        raise NotFound(f"order {order_no} has no payment {out_trade_no}")
+        names = {"order_no": order_no, "out_trade_no": out_trade_no}
+        raise NotFound(Sentence("order {order_no} has no payment {out_trade_no}", **names))
     return state, payment
 
 
@@ -210,7 +212,7 @@ async def _channel_fault(
     try:
         account.channel.check_refund(amount, payment.currency)
     except InvalidRequest as error:
-        return Line("refund.wrong_amount", {"detail": error.detail})
+        return Line("refund.wrong_amount", {"detail": error.sentence})
     return None
 
 
@@ -230,7 +232,7 @@ async def _commit(resources: Resources, state: OrderState, payment: Payment, req
         case Outcome.MOVED:
             raise PreviewOutdated(await _preview(resources, after, payment, request))
         case Outcome.OTHER_TERMS:
-            raise RefundConflict(f"key {request.request_key} is of a refund with another payment or amount")
+            raise _key_conflict(request.request_key or "")
         case Outcome.NOT_REFUNDABLE:
             payment = after.payment(payment.key) or payment
             obstacle = refund_obstacle(after, payment.key, request.amount)
@@ -264,7 +266,7 @@ async def _ask(resources: Resources, state: OrderState, payment: Payment, reques
         lives_s=APPROVAL_HOURS * 3600.0,
     )
     if (approval.account, approval.out_trade_no, approval.amount) != (*payment.key, amount):
-        raise RefundConflict(f"key {key} is of a refund with another payment or amount")
+        raise _key_conflict(key)
     if approval.decision == "declined":
         raise NotPossible(Line("refund.was_declined", {"by": approval.decided_by or ""}))
     if approval.is_expired:
@@ -275,7 +277,7 @@ async def _ask(resources: Resources, state: OrderState, payment: Payment, reques
 async def _get_approval(resources: Resources, approval_id: int) -> Approval:
     approval = await find_approval(resources.db, approval_id)
     if approval is None:
-        raise NotFound(f"approval {approval_id}")
+        raise NotFound(Sentence("approval {id}", id=str(approval_id)))
     return approval
 
 
@@ -308,3 +310,7 @@ def _refusal(approval: Approval, by: str) -> Line | None:
     if approval.is_expired:
         return Line("approval.expired")
     return Line("approval.own") if approval.requested_by == by else None
+
+
+def _key_conflict(key: str) -> RefundConflict:
+    return RefundConflict(Sentence("key {key} is of a refund with another payment or amount", key=key))

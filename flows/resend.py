@@ -17,6 +17,7 @@ from core.acts import Preview
 from core.deliveries import Chosen, NotificationState
 from core.errors import NotFound, NotPossible, PreviewOutdated
 from core.resending import check_choice, preview_many, preview_one, refusal_of
+from core.sentences import Sentence
 from flows.commit import arm_jobs
 from runtime.resources import Resources
 from storage.postgres import deliveries, notifications
@@ -33,7 +34,7 @@ async def get_notification(resources: Resources, notification_id: str) -> Notifi
     """Raises NotFound."""
     row = await deliveries.find_notification(resources.db, notification_id)
     if row is None:
-        raise NotFound(f"there is no notification {notification_id}")
+        raise NotFound(Sentence("there is no notification {id}", id=notification_id))
     return row
 
 

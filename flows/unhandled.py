@@ -10,6 +10,7 @@ from core.errors import UnknownAccount
 from core.lifecycle import CallbackResult
 from core.lifecycle.unknown import case_of_unknown, is_unreadable, next_look_s
 from core.order import CaseReason
+from core.sentences import Sentence, Term
 from flows.commit import arm_jobs
 from runtime.resources import Resources
 from storage.postgres import callbacks
@@ -31,7 +32,7 @@ async def reschedule_callback(resources: Resources, stored: StoredCallback, resu
         await callbacks.finish(resources.db, stored.id, result.outcome)
         return
     if next_try.is_exhausted:
-        detail = f"after {stored.attempt} attempts: {result.outcome}"
+        detail = _after(stored, result.outcome)
         await _give_up(resources, stored, CaseReason.CALLBACK_CONTRADICTED, detail)
         return
     await _arm_again(resources, stored, next_try.attempt, next_try.delay_s, result.outcome)
@@ -54,7 +55,7 @@ async def _keep_unknown(resources: Resources, stored: StoredCallback) -> None:
         return
     reason = case_of_unknown(stored.evidence, is_exclusive=is_exclusive is not False)
     if reason is not None and not stored.is_hint:
-        await _give_up(resources, stored, reason, f"after {stored.attempt} attempts: {outcome}")
+        await _give_up(resources, stored, reason, _after(stored, outcome))
         return
     await callbacks.drop(resources.db, stored)
     log.info("callback_dropped", account=stored.channel_account, reason=outcome)
@@ -68,6 +69,10 @@ async def _is_exclusive(resources: Resources, name: str) -> bool | None:
         return (await resources.accounts.get(name)).config.exclusive
     except UnknownAccount:
         return None
+
+
+def _after(stored: StoredCallback, outcome: Outcome) -> Sentence:
+    return Sentence("after {count} attempts: {outcome}", count=stored.attempt, outcome=Term("outcome.", outcome))
 
 
 async def _give_up(resources: Resources, stored: StoredCallback, reason: CaseReason, detail: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from channels.hosts import host_problem
 from core.order import CaseReason
+from core.sentences import Sentence
 from runtime.resources import Resources
 from storage.postgres.cases import open_account_case
 
@@ -18,7 +19,7 @@ async def open_world_cases(resources: Resources) -> int:
     for account in await resources.accounts.all_enabled():
         problem = host_problem(account.config)
         if problem is not None:
-            detail = f"{problem.key} {problem.says}"
+            detail = Sentence("{key} {says}", key=problem.key, says=problem.says)
             name = account.config.name
             opened += await open_account_case(resources.db, name, CaseReason.WRONG_WORLD, detail=detail)
     return opened

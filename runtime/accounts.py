@@ -19,6 +19,7 @@ from core.account import AccountConfig
 from core.admission import Admission, CallKind, Urgency
 from core.errors import ConfigurationError, DatabaseUnavailable, NodropError, UnknownAccount
 from core.lifecycle import DoublePolicy, LatePolicy, Rules
+from core.sentences import Sentence
 from core.settings import Settings
 from runtime.gate import admitted_request
 from storage.postgres.accounts import SealedAccount, open_account, sealed_accounts, set_world
@@ -115,7 +116,7 @@ class Accounts:
         """The account with this name, for a new payment. Raises as `get`, also for one that is switched off."""
         account = await self.get(name)
         if not account.config.enabled:
-            raise UnknownAccount(f"account {name} is switched off")
+            raise UnknownAccount(Sentence("account {account} is switched off", account=name))
         return account
 
     async def get(self, name: str) -> Account:
@@ -130,7 +131,7 @@ class Accounts:
         if account is None and self._is_out_of_reach:
             raise DatabaseUnavailable("the accounts could not be read")
         if account is None:
-            raise UnknownAccount(f"there is no account {name}")
+            raise UnknownAccount(Sentence("there is no account {account}", account=name))
         return account
 
     async def get_within(self, name: str, seconds: float) -> tuple[Account, float]:

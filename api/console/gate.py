@@ -21,7 +21,9 @@ from api.http.asgi import Visitor
 from api.http.errors import FormForeign, PasswordChangeNeeded, RoleTooLow, SignInNeeded
 from api.http.problems import Problem
 from api.http.response import Response, see_other
+from core.errors import NodropError
 from core.operators import Role
+from core.sentences import Sentence, Term
 from core.settings import Settings
 from runtime.resources import Resources
 from storage.postgres.sessions import Ends, Session, find_session
@@ -112,7 +114,9 @@ class Gate:
         if session.must_change and visitor.target.partition("?")[0] not in OPEN_WITH_ANY_PASSWORD:
             raise PasswordChangeNeeded("change the password first")
         if not session.role.may(role):
-            raise RoleTooLow(f"this needs the role {role}, and {session.operator} is {session.role}")
+            needed, own = Term("role.", role), Term("role.", session.role)
+            fault = "this needs the role {needed}, and {operator} is {role}"
+            raise RoleTooLow(Sentence(fault, needed=needed, operator=session.operator, role=own))
         return session
 
     def show_fault(self, problem: Response, error: BaseException | None, visitor: Visitor) -> Response:
@@ -130,7 +134,8 @@ class Gate:
         )
         detail = msgspec.json.decode(problem.body, type=Problem).detail
         kept = tuple(each for each in problem.headers if each[0] in ("allow", "retry-after"))
-        return show_fault(reader, slug_of(error), detail, visitor.request_id, problem.status, kept)
+        shown = error if detail and isinstance(error, NodropError) else NodropError(detail)
+        return show_fault(reader, slug_of(error), shown, visitor.request_id, problem.status, kept)
 
 
 def _to_sign_in(visitor: Visitor) -> Response:

@@ -22,6 +22,7 @@ from core.lifecycle import acceptable_payments, refund_obstacle, refundable_amou
 from core.money import decimal_text
 from core.order import OrderState, OrderStatus, Payment
 from core.previews import query_preview
+from core.sentences import Sentence
 from flows.accept import accept_late, preview_accept
 from flows.close import preview_close, request_close
 from flows.refresh import refresh_order
@@ -183,7 +184,7 @@ def _wish(state: OrderState, payment: Payment, form: RefundForm) -> RefundWish:
 async def _order(context: Context, visit: Visit) -> OrderState:
     state = await find_state(context.resources.db, visit.params["order_no"])
     if state is None:
-        raise NotFound(f"there is no order {visit.params['order_no']}")
+        raise NotFound(Sentence("there is no order {order_no}", order_no=visit.params["order_no"]))
     return state
 
 
@@ -191,5 +192,5 @@ async def _payment(context: Context, visit: Visit) -> tuple[OrderState, Payment]
     state = await _order(context, visit)
     payment = next((row for row in state.payments if row.out_trade_no == visit.params["number"]), None)
     if payment is None:
-        raise NotFound(f"the order has no payment {visit.params['number']}")
+        raise NotFound(Sentence("the order has no payment {number}", number=visit.params["number"]))
     return state, payment

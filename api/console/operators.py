@@ -14,6 +14,7 @@ from api.context import Context
 from api.http.response import Reply, Response
 from core.errors import InvalidRequest, NotFound
 from core.operators import Role
+from core.sentences import Sentence
 from flows.operators import add_operator, reset_operator
 from storage.postgres import operators
 
@@ -37,7 +38,7 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
     name = visit.params["name"]
     shown = next((row for row in await operators.list_operators(visit.db) if row.name == name), None)
     if shown is None:
-        raise NotFound(f"there is no operator {name}")
+        raise NotFound(Sentence("there is no operator {operator}", operator=name))
     title = visit.language.texts["operators.show"].format(name=name)
     path = path_of("/ops/operators/{name}", name=name)
     return render(visit, "operators/one.html", title=title, shown=shown, roles=tuple(Role), here=path)
@@ -86,7 +87,7 @@ async def _begin(visit: Visit, action: str, **detail: str) -> str:
 
 def _check_there(name: str, *, is_there: bool) -> None:
     if not is_there:
-        raise NotFound(f"there is no operator {name}")
+        raise NotFound(Sentence("there is no operator {operator}", operator=name))
 
 
 async def _list(visit: Visit, *, name: str = "", password: str = "") -> Response:

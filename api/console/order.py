@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from api.console.money import order_acts
-from api.console.render import fragment, render
+from api.console.render import fragment, render, word_plainly
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply, Response
@@ -76,15 +76,25 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
     words = {
         key.removeprefix("reason."): text for key, text in visit.language.texts.items() if key.startswith("reason.")
     }
+    phrases = {case.detail: case.phrase for case in facts.cases}
+    sentences = {detail: word_plainly(visit, detail, phrase) for detail, phrase in phrases.items()}
     return {
         "facts": facts,
+        "phrases": phrases,
         "state": state,
         "order": state.order,
         "page_status": public_status(state.order, state.payments, state.disputes),
         "sums": _sums(state),
-        "steps": [(step, sight.text(tell_next(_in_words(step, words), language))) for step in next_steps(facts)],
+        "steps": [
+            (step, sight.text(tell_next(_in_words(step, words, sentences), language))) for step in next_steps(facts)
+        ],
         "entries": [
-            (entry, sight.text(tell(_in_words(entry, words), language)), who(entry, language), details_of(entry))
+            (
+                entry,
+                sight.text(tell(_in_words(entry, words, sentences), language)),
+                who(entry, language),
+                details_of(entry),
+            )
             for entry in story_of(facts)
         ],
         "withheld": {
@@ -98,10 +108,12 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
 _T = TypeVar("_T", Entry, Step)
 
 
-def _in_words(row: _T, words: Mapping[str, str]) -> _T:
-    """The entry or step with the reason of a case in words."""
+def _in_words(row: _T, words: Mapping[str, str], sentences: Mapping[str, str]) -> _T:
+    """The entry or step with the reason of a case in words, and its detail in the reader's language."""
     reason = row.values.get("reason", "")
-    return replace(row, values={**row.values, "reason": words[reason]}) if reason in words else row
+    texts = {"reason": words[reason]} if reason in words else {}
+    texts |= {name: sentences[text] for name in ("detail", "note") if (text := row.values.get(name, "")) in sentences}
+    return replace(row, values={**row.values, **texts}) if texts else row
 
 
 def _sums(state: OrderState) -> list[tuple[str, int | None, str]]:

@@ -16,6 +16,7 @@ from api.http.response import Reply
 from core.errors import InvalidRequest
 from core.money import CURRENCIES, decimal_text, minor_units
 from core.order import OrderState, OrderStatus, public_status
+from core.sentences import Sentence
 from storage.postgres.accounts import list_accounts
 from storage.postgres.order_lists import OrderFilter, list_by_filter, walk_by_filter
 from storage.postgres.search import NUMBER_CHARACTERS_MAX, find_by_number, order_of, token_of
@@ -69,7 +70,7 @@ async def find(_context: Context, visit: Visit) -> Reply:
     if not number:
         return see_other("/ops/orders")
     if len(number) > NUMBER_CHARACTERS_MAX:
-        raise InvalidRequest(f"a number has at most {NUMBER_CHARACTERS_MAX} characters")
+        raise InvalidRequest(Sentence("a number has at most {max} characters", max=NUMBER_CHARACTERS_MAX))
     order_no = order_of(await find_by_number(visit.db, number))
     if order_no is not None:
         return see_other(path_of("/ops/orders/{order_no}", order_no=order_no))

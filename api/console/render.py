@@ -18,12 +18,17 @@ from jinja2.runtime import Context as Names
 from markupsafe import Markup
 
 from api.console import assets, texts
+from api.console.catalogue import find_translation
 from api.console.visit import Notice, Reader, SeeOther, Visit
 from api.http.response import HTML, Response
 from api.pages.money import shown_amount
 from api.pages.parts import utc_text
+from api.pages.texts import DEFAULT
 from core.acts import Line, Sum
 from core.csv_cells import csv_line
+from core.errors import NodropError, NotPossible
+from core.sentences import Amount, Items, Moment, Phrase, Sentence, Span, Term, Value, decode_phrase, phrase_of
+from core.sight import Sight
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -71,13 +76,25 @@ def see_other(path: str, notice: str = "", **values: str | int) -> SeeOther:
 
 
 def show_fault(
-    reader: Reader, slug: str, detail: str, request_id: str, status: int, headers: Iterable[tuple[str, str]] = ()
+    reader: Reader,
+    slug: str,
+    error: NodropError,
+    request_id: str,
+    status: int,
+    headers: Iterable[tuple[str, str]] = (),
 ) -> Response:
-    """The page of a fault, by the last part of its texts' key."""
+    """The page of a fault, by the last part of its texts' key, with the detail of `error`, if it has one."""
     key = f"error.{slug}" if f"error.{slug}" in reader.language.texts else "error.other"
+    detail = _detail_of(reader, error)
     return render(
         reader, "error.html", status=status, headers=headers, key=key, detail=detail, error_id=request_id, code=status
     )
+
+
+def _detail_of(reader: Reader, error: NodropError) -> Markup:
+    if isinstance(error, NotPossible):
+        return _sentence(reader, error.line)
+    return _worded(reader, error.detail, phrase_of(error.sentence)) if error.detail else Markup()
 
 
 def show_onward(target: str) -> Response:
@@ -112,6 +129,7 @@ def _environment() -> Environment:
         "notice": notice,
         "sentence": sentence,
         "t": text,
+        "worded": worded,
     }
     environment.filters |= {
         "ago": ago,
@@ -161,13 +179,83 @@ def _word(reader: Reader, value: object) -> Markup:
             return _time(reader, value)
         case int():
             return Markup("{}").format(_number(value))
+        case Sentence():
+            return _worded(reader, str(value), value.phrase)
+        case Amount() | Term() | Span() | Moment() | Items() | Phrase():
+            return _value(reader, value)
     return Markup("<bdi>{}</bdi>").format(value)
+
+
+def _value(reader: Reader, value: Amount | Term | Span | Moment | Items | Phrase) -> Markup:
+    """A value of a sentence of ours, as the reader writes it."""
+    match value:
+        case Amount():
+            return Markup("<bdi>{}</bdi>").format(_money(reader, value.minor, value.currency))
+        case Span():
+            return _escaped(_duration(reader, value.seconds))
+        case Moment():
+            return _time(reader, value.at)
+        case Items():
+            return _escaped(reader.language.texts["base.comma"]).join(_word(reader, each) for each in value.items)
+        case Phrase():
+            return _worded(reader, str(value), value)
+    text = reader.language.texts.get(f"{value.prefix}{value.word}")
+    return Markup("<bdi>{}</bdi>").format(value.word) if text is None else _escaped(text)
+
+
+@pass_context
+def worded(names: Names, text: str, stored: str | None = None, *, is_ours: bool = True) -> Markup:
+    """An English text of ours in the reader's language. `stored`: its phrase, as it stands beside it.
+
+    `is_ours` False: a person or a channel may have written it. Nothing: "–".
+    """
+    reader = _reader(names)
+    phrase = _as_seen(decode_phrase(stored) or phrase_of(text), reader.sight)
+    return _worded(reader, reader.sight.text(text), phrase, is_ours=is_ours) if text else Markup("–")
+
+
+def _as_seen(phrase: Phrase, sight: Sight) -> Phrase:
+    """The phrase with what this reader may see of its texts."""
+    return phrase if sight.is_whole else Phrase(phrase.template, {n: _seen(v, sight) for n, v in phrase.values.items()})
+
+
+def _seen(value: Value, sight: Sight) -> Value:
+    match value:
+        case str():
+            return sight.text(value)
+        case Items():
+            return Items(tuple(_seen(each, sight) for each in value.items))
+        case Phrase():
+            return _as_seen(value, sight)
+    return value
+
+
+_BARE = Markup("<bdi>{}</bdi>")
+_ENGLISH = Markup('<bdi lang="en">{}</bdi>')
+
+
+def word_plainly(reader: Reader, text: str, stored: str | None) -> str:
+    """The same as plain text, to stand in another sentence."""
+    return _worded(reader, text, decode_phrase(stored) or phrase_of(text), is_ours=False).striptags()
+
+
+def _worded(reader: Reader, text: str, phrase: Phrase, *, is_ours: bool = True) -> Markup:
+    """Anything without a translation, as a sentence of another release, is English and marked so."""
+    translated = None if reader.lang == DEFAULT else find_translation(reader.lang, phrase.template)
+    if translated is None:
+        is_foreign = is_ours and reader.lang != DEFAULT
+        return _ENGLISH.format(text) if is_foreign else _BARE.format(text)
+    return _escaped(translated).format(**{name: _word(reader, value) for name, value in phrase.values.items()})
 
 
 @pass_context
 def sentence(names: Names, line: Line) -> Markup:
     """A sentence about an act."""
-    reader, key = _reader(names), f"act.{line.key}"
+    return _sentence(_reader(names), line)
+
+
+def _sentence(reader: Reader, line: Line) -> Markup:
+    key = f"act.{line.key}"
     return _say(reader, key, line.figures) if key in reader.language.texts else _escaped(line.text)
 
 

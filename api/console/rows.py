@@ -80,7 +80,7 @@ async def _call(handler: Handler, context: Context, visit: Visit) -> Reply:
         status = kind_of(error).status
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
-        return show_fault(visit, slug_of(error), error.detail, "", status)
+        return show_fault(visit, slug_of(error), error, "", status)
     return reply
 
 

@@ -13,6 +13,7 @@ import msgspec
 from api.http.errors import UnsupportedBody
 from api.http.request import Request
 from core.errors import InvalidRequest, NotFound
+from core.sentences import Phrase, Sentence
 
 QUERY_FIELDS_MAX = 50
 
@@ -65,7 +66,9 @@ def parse_json(body: bytes) -> object:
     except UnicodeDecodeError:
         raise InvalidRequest("the body is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise InvalidRequest(f"not JSON: {error.msg} at character {error.pos}") from None
+        raise InvalidRequest(
+            Sentence("not JSON: {problem} at character {at}", problem=error.msg, at=error.pos)
+        ) from None
     except RecursionError:
         raise InvalidRequest("the JSON is nested too deep") from None
     except ValueError:
@@ -155,7 +158,7 @@ def _pairs(text: str, name: str, fields_max: int = QUERY_FIELDS_MAX) -> list[tup
             text, keep_blank_values=True, strict_parsing=bool(text), errors="strict", max_num_fields=fields_max
         )
     except ValueError:
-        raise InvalidRequest(f"{name} cannot be read") from None
+        raise InvalidRequest(Sentence("{name} cannot be read", name=Phrase(name))) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -166,7 +169,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> object:
-    raise InvalidRequest(f"{name} is not a number")
+    raise InvalidRequest(Sentence("{name} is not a number", name=name))
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
@@ -190,4 +193,10 @@ def _as_type(value: object, type_: type[T], *, strict: bool) -> T:
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(str(error)) from None
+        raise InvalidRequest(_fault_of(str(error))) from None
+
+
+def _fault_of(problem: str) -> str:
+    """The fault of one field, which the library writes as "Expected `int`, got `str` - at `$.limit`"."""
+    what, _, field = problem.removesuffix("`").partition(" - at `$.")
+    return Sentence("{problem} - at `$.{field}`", problem=what, field=field) if field else problem

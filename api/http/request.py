@@ -20,6 +20,7 @@ import msgspec
 
 from api.http.errors import BodyTooLarge, BodyTooSlow, UnsupportedBody
 from core.errors import InvalidRequest
+from core.sentences import Sentence
 from storage.postgres.sessions import Session
 
 Scope = MutableMapping[str, Any]
@@ -83,7 +84,7 @@ class Body:
             raise UnsupportedBody("Content-Encoding is not taken")
         declared = self._headers.get("content-length", "0")
         if declared.isdecimal() and int(declared[:12]) > bytes_max:
-            raise BodyTooLarge(f"at most {bytes_max} bytes")
+            raise BodyTooLarge(Sentence("at most {max} bytes", max=bytes_max))
         if self._state.get("is_whole", False):
             return await self._read(bytes_max)
         try:
@@ -91,7 +92,8 @@ class Body:
                 self._waiting.begin(self, lambda: None if deadline.expired() else deadline.reschedule(0.0))
                 body = await self._read(bytes_max)
         except TimeoutError:
-            raise BodyTooSlow(f"the whole body is expected within {self._timeout_s:g} s") from None
+            fault = Sentence("the whole body is expected within {seconds} s", seconds=f"{self._timeout_s:g}")
+            raise BodyTooSlow(fault) from None
         finally:
             self._waiting.end(self)
         return body
@@ -119,7 +121,7 @@ class Body:
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > bytes_max:
-                raise BodyTooLarge(f"at most {bytes_max} bytes")
+                raise BodyTooLarge(Sentence("at most {max} bytes", max=bytes_max))
             chunks.append(chunk)
             if not self.is_unread:
                 return b"".join(chunks)

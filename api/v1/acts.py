@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from api.context import Context
-from core.acts import REASON_MAX, Line, Preview, Sum
+from core.acts import REASON_MAX, Figure, Line, Preview, Sum
 from storage.postgres.api_keys import acting_key
 from storage.postgres.audit import Act, Via, write_act
 
@@ -68,11 +68,14 @@ def view_preview(preview: Preview) -> PreviewView:
 
 
 def view_line(line: Line) -> LineView:
-    figures = {
-        name: SumView(amount=figure.amount, currency=figure.currency) if isinstance(figure, Sum) else figure
-        for name, figure in line.figures.items()
-    }
+    figures = {name: _view_figure(figure) for name, figure in line.figures.items()}
     return LineView(key=line.key, figures=figures, text=line.text)
+
+
+def _view_figure(figure: Figure) -> str | int | SumView:
+    if isinstance(figure, Sum):
+        return SumView(amount=figure.amount, currency=figure.currency)
+    return figure if isinstance(figure, int) else str(figure)
 
 
 async def record(context: Context, action: str, subject: str, **detail: object) -> None:

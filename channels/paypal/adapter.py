@@ -55,6 +55,7 @@ from core.dispute import DisputeKind
 from core.errors import CaptureDeclined, ChannelRefused, ChannelUnreadable, InvalidRequest
 from core.evidence import Disputed, Evidence, Missing
 from core.order import Checkout, Origin, Payment
+from core.sentences import Sentence
 
 DESCRIPTION_CHARACTERS_MAX = 127
 
@@ -215,7 +216,7 @@ class Paypal:
     def check_refund(self, amount: int, currency: str) -> None:
         """Some currencies have whole units only."""
         if amount_value(amount, currency) is None:
-            raise InvalidRequest(f"PayPal takes {currency} in whole units only")
+            raise InvalidRequest(Sentence("PayPal takes {currency} in whole units only", currency=currency))
 
     async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
         money = _money(amount, payment.currency)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from core.errors import ChannelUnreadable, InvalidRequest
 from core.money import AMOUNT_MAX, exponent
+from core.sentences import Sentence
 
 _TWO_PLACES_OF_ZEROS = frozenset({"ISK", "UGX"})
 """No decimals any more; Stripe kept two, which are always 00. UGX stands in Stripe's zero-decimal list as well: the
@@ -31,10 +32,11 @@ def to_stripe(amount: int, currency: str) -> int:
         return amount * 100
     if currency in _NO_PLACES:
         if amount % 100:
-            raise InvalidRequest(f"stripe takes {currency} without decimals")
+            raise InvalidRequest(Sentence("stripe takes {currency} without decimals", currency=currency))
         return amount // 100
     if exponent(currency) == _THREE and amount % _STEP_OF_THREE_PLACES:
-        raise InvalidRequest(f"stripe takes {currency} with two decimals: the third must be 0")
+        fault = Sentence("stripe takes {currency} with two decimals: the third must be 0", currency=currency)
+        raise InvalidRequest(fault)
     return amount
 
 

@@ -10,6 +10,7 @@ from core.decision import Arm, Case, Change, Decision, Event, Outcome
 from core.evidence import Source
 from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, PaymentKey, Pending, PendingKind
+from core.sentences import Sentence
 
 
 def next_attempt(
@@ -44,7 +45,9 @@ def next_attempt(
     if not next_try.is_exhausted:
         return decision
     payment = row.key if row.kind is PendingKind.QUERY else None
-    return with_exhausted_case(state, decision, payment, by, f"{row.attempt} attempts, still not definite")
+    return with_exhausted_case(
+        state, decision, payment, by, Sentence("{count} attempts, still not definite", count=row.attempt)
+    )
 
 
 def with_exhausted_case(
@@ -56,6 +59,6 @@ def with_exhausted_case(
     case = Case(reason=CaseReason.ATTEMPTS_EXHAUSTED, key=payment, detail=detail)
     if decision.change is not None:
         return replace(decision, change=replace(decision.change, cases=(*decision.change.cases, case)))
-    event = Event(kind=Outcome.EXHAUSTED, by=by, key=payment, note=detail)
+    event = Event(kind=Outcome.EXHAUSTED, by=by, key=payment, note=str(detail))
     change = Change(order=state.order.next_version(), event=event, cases=(case,))
     return replace(decision, outcome=Outcome.EXHAUSTED, change=change)

@@ -5,6 +5,8 @@ A dispute unpays nothing: the order stays paid and says that its money is disput
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from core.decision import Case, CaseResolution, Change, Decision, Event, Observation, Outcome
@@ -16,6 +18,7 @@ from core.lifecycle.refund_sums import sum_resolutions, without_reversal
 from core.lifecycle.withholding import is_restored
 from core.notice import NotificationType, order_notification
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PaymentKey, PaymentStatus
+from core.sentences import Amount, Items, Moment, Phrase, Sentence, Term
 
 
 def on_dispute(state: OrderState, key: PaymentKey, evidence: Disputed, by: Source) -> Decision:
@@ -33,7 +36,7 @@ def on_dispute(state: OrderState, key: PaymentKey, evidence: Disputed, by: Sourc
     change = _restored(state, payment, dispute, left, by) or _recorded(state, payment, dispute, left, by)
     change = replace(
         change,
-        event=replace(change.event, evidence=evidence, note=_note(dispute)),
+        event=replace(change.event, evidence=evidence, note=str(_note(dispute))),
         payments=change.payments or ((payment,) if payment != state.payment(key) else ()),
         disputes=(dispute,),
         resolutions=(*sum_resolutions(state, payment), *_resolutions(state, payment, dispute, left)),
@@ -51,7 +54,7 @@ def _restored(
     has_question = not questions.isdisjoint(state.open_cases)
     if has_question or is_going_back(state, payment.key) or not is_restored(state, payment, left):
         return None
-    return on_restored(state, payment, by, _note(dispute)).change
+    return on_restored(state, payment, by, str(_note(dispute))).change
 
 
 def _recorded(state: OrderState, payment: Payment, dispute: Dispute, left: tuple[Dispute, ...], by: Source) -> Change:
@@ -142,9 +145,22 @@ def _resolutions(
     return (CaseResolution(reason=CaseReason.DISPUTED, key=payment.key, resolution=resolution),)
 
 
-def _note(dispute: Dispute) -> str:
-    """`claim du_1: open, 1250 USD, fraudulent`, without what the channel does not say."""
-    amount = "" if dispute.amount is None else f"{dispute.amount} {dispute.currency}"
-    respond_by = "" if dispute.respond_by is None else f"respond by {dispute.respond_by.isoformat()}"
-    facts = (dispute.state, amount, dispute.reason, dispute.outcome, "" if dispute.state.is_final else respond_by)
-    return f"{dispute.kind} {dispute.dispute_id}: {', '.join(fact for fact in facts if fact)}"
+def _note(dispute: Dispute) -> Sentence:
+    """Return `claim du_1: open, 1250 USD, fraudulent`, without what the channel does not say."""
+    return Sentence(
+        "{kind} {id}: {facts}",
+        kind=Term("dispute_kind.", dispute.kind),
+        id=dispute.dispute_id,
+        facts=Items(tuple(_facts(dispute))),
+    )
+
+
+def _facts(dispute: Dispute) -> Iterator[str | Term | Phrase]:
+    yield Term("dispute_state.", dispute.state)
+    if dispute.amount is not None:
+        currency = dispute.currency or ""
+        yield Phrase("{amount} {currency}", {"amount": Amount(dispute.amount, currency), "currency": currency})
+    yield from (word for word in (dispute.reason, dispute.outcome) if word)
+    if dispute.respond_by is not None and not dispute.state.is_final:
+        at = Moment(dispute.respond_by, dispute.respond_by.isoformat())
+        yield Phrase("respond by {at}", {"at": at})

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from core.decision import Case, Change, Decision, Event, Handled, Observation, Outcome
-from core.evidence import Approved, Closed, Disputed, Evidence, Lapsed, Paid, Refunded, Source, Unclear, kind_of
+from core.evidence import Approved, Closed, Disputed, Evidence, Lapsed, Paid, Refunded, Source, Unclear, kind_term
 from core.lifecycle.attempts import next_attempt
 from core.lifecycle.capturing import (
     NOTHING_QUERIED,
@@ -28,6 +28,7 @@ from core.lifecycle.paying import on_confirmed, on_money
 from core.lifecycle.rechecking import close_payment, next_recheck
 from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
+from core.sentences import Amount, Sentence
 
 
 def on_query(
@@ -77,13 +78,15 @@ def on_query(
 def mismatch(payment: Payment, evidence: Evidence) -> tuple[CaseReason, str] | None:
     """The first difference between the payment and the evidence, or None."""
     if evidence.channel_account != payment.channel_account:
-        return CaseReason.ACCOUNT_MISMATCH, f"evidence of {evidence.channel_account}"
+        return CaseReason.ACCOUNT_MISMATCH, Sentence("evidence of {account}", account=evidence.channel_account)
     if evidence.out_trade_no != payment.out_trade_no:
-        return CaseReason.NUMBER_MISMATCH, f"evidence of {evidence.out_trade_no}"
+        return CaseReason.NUMBER_MISMATCH, Sentence("evidence of {out_trade_no}", out_trade_no=evidence.out_trade_no)
     if evidence.currency is not None and evidence.currency != payment.currency:
-        return CaseReason.CURRENCY_MISMATCH, f"{evidence.currency} instead of {payment.currency}"
+        currencies = {"seen": evidence.currency, "wanted": payment.currency}
+        return CaseReason.CURRENCY_MISMATCH, Sentence("{seen} instead of {wanted}", **currencies)
     if evidence.amount is not None and evidence.amount != payment.amount:
-        return CaseReason.AMOUNT_MISMATCH, f"{evidence.amount} instead of {payment.amount}"
+        seen, wanted = Amount(evidence.amount, payment.currency), Amount(payment.amount, payment.currency)
+        return CaseReason.AMOUNT_MISMATCH, Sentence("{seen} instead of {wanted}", seen=seen, wanted=wanted)
     return None
 
 
@@ -175,7 +178,7 @@ def on_evidence(
     if payment is None:
         return Decision(outcome=Outcome.UNKNOWN_PAYMENT)
     if claimed:
-        detail = f"transaction {evidence.channel_transaction_id}"
+        detail = Sentence("transaction {transaction}", transaction=evidence.channel_transaction_id or "")
         return _open_case(state, payment, evidence, by, CaseReason.TRANSACTION_CLAIMED_TWICE, detail)
     difference = mismatch(payment, evidence)
     if difference is not None:
@@ -189,7 +192,7 @@ def on_evidence(
     if payment.status is PaymentStatus.OPEN:
         return _on_no_money(state, payment, evidence, rules, by, approval)
     if approval is not None and payment.unconfirmed_since is not None:
-        detail = f"a callback has paid it, and the channel says {kind_of(evidence)}"
+        detail = Sentence("a callback has paid it, and the channel says {says}", says=kind_term(evidence))
         return _open_case(state, payment, evidence, by, CaseReason.CALLBACK_CONTRADICTED, detail, Outcome.CONTRADICTED)
     return _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
 
@@ -205,19 +208,14 @@ def _on_agreed_money(
     unconfirmed: bool,
 ) -> Decision:
     """Money that agrees with the payment, and is not other money under the same number."""
-    if _is_reused(payment, evidence):
-        detail = f"paid as {payment.channel_transaction_id} and as {evidence.channel_transaction_id}"
+    first, second = payment.channel_transaction_id or "", evidence.channel_transaction_id
+    if payment.status is PaymentStatus.PAID and first != second:
+        detail = Sentence("paid as {first} and as {second}", first=first, second=second)
         return _open_case(state, payment, evidence, by, CaseReason.NUMBER_REUSED, detail, Outcome.NUMBER_REUSED)
     decision = on_money(state, payment, evidence, rules, by, unconfirmed=unconfirmed)
     if is_query and payment.unconfirmed_since is not None:
         return on_confirmed(state, payment, evidence, decision, by)
     return decision or _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
-
-
-def _is_reused(payment: Payment, evidence: Paid | Refunded) -> bool:
-    """Whether our number stands for other money than the money that paid here."""
-    is_paid = payment.status is PaymentStatus.PAID
-    return is_paid and evidence.channel_transaction_id != payment.channel_transaction_id
 
 
 def _on_no_money(
@@ -255,7 +253,7 @@ def _open_case(
         return _observe(state, payment, evidence, by, outcome, f"{reason}: {detail}")
     change = Change(
         order=state.order.next_version(),
-        event=Event(kind=outcome, by=by, key=payment.key, evidence=evidence, note=detail),
+        event=Event(kind=outcome, by=by, key=payment.key, evidence=evidence, note=str(detail)),
         cases=(Case(reason=reason, key=payment.key, detail=detail),),
     )
     return Decision(outcome=outcome, change=change)
@@ -265,6 +263,6 @@ def _observe(
     state: OrderState, payment: Payment, evidence: Evidence, by: Source, outcome: Outcome, note: str = ""
 ) -> Decision:
     observation = Observation(
-        order_no=state.order.order_no, kind=f"{kind_of(evidence)}_seen", by=by, key=payment.key, note=note
+        order_no=state.order.order_no, kind=f"{kind_term(evidence)}_seen", by=by, key=payment.key, note=note
     )
     return Decision(outcome=outcome, observation=observation)

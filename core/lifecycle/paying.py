@@ -28,6 +28,7 @@ from core.order import (
     RefundReason,
     deadline_key,
 )
+from core.sentences import Amount, Sentence, Term
 
 
 def on_money(
@@ -180,7 +181,11 @@ def _late_payment(
     state: OrderState, paid: Payment, evidence: Evidence | None, rules: Rules, by: Source, cases: tuple[Case, ...]
 ) -> Decision:
     """Money for a closed order: a case, a notification, and the account's policy decides about the order."""
-    late = Case(reason=CaseReason.PAID_LATE, key=paid.key, detail=f"policy {rules.late_policy}")
+    late = Case(
+        reason=CaseReason.PAID_LATE,
+        key=paid.key,
+        detail=Sentence("policy {policy}", policy=Term("policy.", rules.late_policy)),
+    )
     if rules.late_policy is LatePolicy.ACCEPT:
         return _pay_order(state, paid, evidence, by, Outcome.PAID_LATE, (late, *cases), late=True)
     is_wanted = rules.late_policy is LatePolicy.REFUND
@@ -293,5 +298,6 @@ def _siblings_due_now(state: OrderState, paid: PaymentKey) -> tuple[Arm, ...]:
 
 
 def _double_case(payment: Payment) -> Case:
-    detail = f"{payment.amount} {payment.currency} came twice"
+    amount = Amount(payment.amount, payment.currency)
+    detail = Sentence("{amount} {currency} came twice", amount=amount, currency=payment.currency)
     return Case(reason=CaseReason.DOUBLE_PAYMENT, key=payment.key, detail=detail)

@@ -14,6 +14,7 @@ from core.dispute import Dispute, is_withheld
 from core.evidence import Evidence, Paid, Refunded
 from core.lifecycle.refund_amounts import is_going_back, outside_amount, succeeded_amount, with_outside
 from core.order import CaseReason, OrderState, Payment, RefundStatus
+from core.sentences import Amount, Phrase, Sentence
 
 
 def with_notice(answer: Evidence, notice: Refunded) -> Evidence:
@@ -71,7 +72,9 @@ def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
     channel, the channel refuses ours, and that is a case too.
     """
     if payment.refunded_amount is None:
-        detail = f"of {payment.amount} {payment.currency} something was refunded at the channel"
+        whole = Amount(payment.amount, payment.currency)
+        what = "of {amount} {currency} something was refunded at the channel"
+        detail = Sentence(what, amount=whole, currency=payment.currency)
         case = Case(reason=CaseReason.REFUND_AMOUNT_UNKNOWN, key=payment.key, detail=detail)
     elif not grew_outside(state, payment):
         return ()
@@ -82,8 +85,14 @@ def refund_cases(state: OrderState, payment: Payment) -> tuple[Case, ...]:
 
 def outside_case(payment: Payment, amount: int) -> Case:
     """The case about an amount that went back at the channel without a refund of ours."""
-    sums = f"{amount} of {payment.amount} {payment.currency}"
-    detail = f"{sums} refunded at the channel, {payment.remaining_amount} left"
+    left = payment.remaining_amount
+    detail = Sentence(
+        "{refunded} of {amount} {currency} refunded at the channel, {left} left",
+        refunded=Amount(amount, payment.currency),
+        amount=Amount(payment.amount, payment.currency),
+        currency=payment.currency,
+        left=Phrase("an unknown sum") if left is None else Amount(left, payment.currency),
+    )
     return Case(reason=CaseReason.REFUNDED_OUTSIDE, key=payment.key, detail=detail)
 
 
@@ -98,7 +107,12 @@ def sum_resolutions(state: OrderState, payment: Payment) -> tuple[CaseResolution
     """The end of the case *refund amount unknown* once a sum is known, and of *refunded outside* once none of it is."""
     if payment.refunded_amount is None:
         return ()
-    resolution = f"{payment.refunded_amount} of {payment.amount} {payment.currency} refunded"
+    resolution = Sentence(
+        "{refunded} of {amount} {currency} refunded",
+        refunded=Amount(payment.refunded_amount, payment.currency),
+        amount=Amount(payment.amount, payment.currency),
+        currency=payment.currency,
+    )
     is_outside = outside_amount(state, payment) > 0
     settled = [CaseReason.REFUND_AMOUNT_UNKNOWN, *([] if is_outside else [CaseReason.REFUNDED_OUTSIDE])]
     return tuple(

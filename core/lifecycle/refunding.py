@@ -40,6 +40,7 @@ from core.order import (
     RefundReason,
     RefundStatus,
 )
+from core.sentences import Amount, Phrase, Sentence
 
 REFUND_NO_MAX = 64
 """The length that every channel takes: WeChat Pay's `out_refund_no` is 1 to 64 of [0-9A-Za-z_-|*@]."""
@@ -243,7 +244,8 @@ def on_refund(
             decision = _observe(refund, Outcome.UNCLEAR, "refund_unclear_seen", f"{refund_no}: {note}")
     if not rules.backoff.next_try(refund.attempt, refund_no).is_exhausted:
         return decision
-    detail = f"refund {refund_no}: {refund.attempt} attempts, still not definite"
+    what = "refund {refund_no}: {count} attempts, still not definite"
+    detail = Sentence(what, refund_no=refund_no, count=refund.attempt)
     return with_exhausted_case(state, decision, refund.key, Source.REFUND, detail)
 
 
@@ -292,7 +294,13 @@ def _failed(state: OrderState, refund: Refund, payment: Payment, note: str) -> D
     channel has shown as gone meanwhile was not ours, then.
     """
     failed = refund.moved_to(RefundStatus.FAILED, settled_at=state.now, last_error=note)
-    detail = f"refund {refund.refund_no} of {refund.amount} {refund.currency}: {note or 'the channel says failed'}"
+    detail = Sentence(
+        "refund {refund_no} of {amount} {currency}: {note}",
+        refund_no=refund.refund_no,
+        amount=Amount(refund.amount, refund.currency),
+        currency=refund.currency,
+        note=note or Phrase("the channel says failed"),
+    )
     case = Case(reason=CaseReason.REFUND_FAILED, key=refund.key, detail=detail)
     after = replace(state, refunds=tuple(failed if row.refund_no == refund.refund_no else row for row in state.refunds))
     outside = outside_amount(after, payment)

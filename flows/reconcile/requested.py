@@ -28,6 +28,7 @@ from core.errors import (
     NotFound,
     UnknownAccount,
 )
+from core.sentences import Sentence, Term
 from flows.reconcile.run import Hooks, reconcile_day
 from flows.reconcile.statement import Statement, batches, check_statement
 from flows.reconcile.unlisted import FIRST_DAY, day_bounds
@@ -101,7 +102,11 @@ async def upload(resources: Resources, name: str, day: date, content: bytes, *, 
         raise InvalidRequest("file: it is empty; a statement has a header at least")
     if len(content) > FILE_BYTES_MAX:
         raise InvalidRequest(
-            f"file: at most {FILE_BYTES_MAX >> 20} MiB; take it zipped, or run `nodrop reconcile --account {name} FILE`"
+            Sentence(
+                "file: at most {max} MiB; take it zipped, or run `nodrop reconcile --account {account} FILE`",
+                max=FILE_BYTES_MAX >> 20,
+                account=name,
+            )
         )
     digest = await put_file(resources.db, resources.sealer, name, content)
     return await add_request(resources.db, name, day, dry_run=True, digest=digest, by=by)
@@ -124,7 +129,8 @@ async def confirm(resources: Resources, preview_id: int, *, by: str, reason: str
     """
     preview = await get_preview(resources.db, preview_id)
     if preview.status != "done":
-        raise InvalidRequest(f"this preview is {preview.status}: nothing is read before it is done")
+        status = Term("days.status_", preview.status)
+        raise InvalidRequest(Sentence("this preview is {status}: nothing is read before it is done", status=status))
     digest = None if preview.sha256 is None else bytes.fromhex(preview.sha256)
     return await add_request(
         resources.db, preview.account, preview.day, dry_run=False, digest=digest, by=by, reason=reason
@@ -135,9 +141,10 @@ async def _check_day(resources: Resources, name: str, day: date) -> None:
     account = await resources.accounts.get(name)
     today = (await find_now(resources.db)).astimezone(account.channel.statement_zone).date()
     if day > today:
-        raise InvalidRequest(f"day: {day} has not begun; today is {today} in the channel's calendar")
+        days = {"day": str(day), "today": str(today)}
+        raise InvalidRequest(Sentence("day: {day} has not begun; today is {today} in the channel's calendar", **days))
     if day < FIRST_DAY:
-        raise InvalidRequest(f"day: no channel is as old; the first one is {FIRST_DAY}")
+        raise InvalidRequest(Sentence("day: no channel is as old; the first one is {first}", first=str(FIRST_DAY)))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -171,7 +178,8 @@ async def read_requested(resources: Resources) -> bool:
         await give_request_back(resources.db, leased, delay_s=BUSY_S, is_begun=False)
         return False
     failure = run.last_error if run.status == "failed" else ""
-    await end_request(resources.db, leased, run_id=run.id, error=failure, rows=run.next_row - 1)
+    phrase = run.error_phrase if failure else None
+    await end_request(resources.db, leased, run_id=run.id, error=failure, phrase=phrase, rows=run.next_row - 1)
     if request.sha256 is not None and not request.dry_run:
         await delete_file(resources.db, request.account, bytes.fromhex(request.sha256))
     return True
@@ -214,11 +222,13 @@ async def check_file(resources: Resources, account: Account, day: date, path: Pa
     for times, margin in ((statement.span, timedelta()), (statement.refund_span, NEAR)):
         if times is not None and not (since - margin <= times[0] and times[1] < until + margin):
             first, last = (at.astimezone(zone).date() for at in times)
-            of = f"{first}" if first == last else f"{first} to {last}"
-            raise InvalidRequest(f"the file is of {of}, not of {day}: choose that day, or take the file of this one")
+            of = str(first) if first == last else Sentence("{first} to {last}", first=str(first), last=str(last))
+            fault = "the file is of {of}, not of {day}: choose that day, or take the file of this one"
+            raise InvalidRequest(Sentence(fault, of=of, day=str(day)))
     other = await _find_other_account(resources, account, path)
     if other is not None:
-        raise InvalidRequest(f"the payments in the file are of account {other}, none of {account.config.name}")
+        names = {"other": other, "account": account.config.name}
+        raise InvalidRequest(Sentence("the payments in the file are of account {other}, none of {account}", **names))
     return statement
 
 
@@ -262,13 +272,13 @@ def _explained(error: NodropError) -> str:
     """The fault for the operator."""
     match error:
         case ChannelUnreadable():
-            return f"the file is not of the channel's form: {error.detail}"
+            return Sentence("the file is not of the channel's form: {reason}", reason=error.sentence)
         case ChannelRefused():
-            return f"the channel refuses to give the statement: {error.code}"
+            return Sentence("the channel refuses to give the statement: {reason}", reason=error.code)
         case ChannelUnavailable():
-            return f"the channel does not answer: {error}; ask again later"
+            return Sentence("the channel does not answer: {reason}; ask again later", reason=str(error))
         case ConflictsExhausted():
             return "another process has taken this day over: look at its run"
         case UnknownAccount() | InvalidRequest() | NotFound() | ConfigurationError():
-            return str(error)
+            return error.sentence or str(error)
     return f"{type(error).__name__}: {error}"

@@ -29,6 +29,7 @@ from core.reconciliation import (
     judge_malformed,
     refunds_made_outside,
 )
+from core.sentences import Sentence
 from flows.ask import NoLease, QueryResult, query_now, wait_for_lease
 from flows.channel_call import Deferred
 from flows.reconcile.lookup import RowLookup
@@ -189,7 +190,8 @@ class RowComparer:
     ) -> tuple[Judged, Payment]:
         """Query the channel and commit the result. Returns the judgement and the payment as it is then."""
         if self._cannot_be_queried(payment):
-            return Judged(finding=Finding.UNCONFIRMED, detail=f"{detail}; no channel_reference to ask by"), payment
+            sentence = Sentence("{detail}; no channel_reference to ask by", detail=detail)
+            return Judged(finding=Finding.UNCONFIRMED, detail=sentence), payment
         result = await self._query_until_clear(payment, known.row.refund_no)
         change = result.decision.change
         moved = () if change is None else change.payments

@@ -20,10 +20,11 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from channels.base import StatementRow
+from channels.base import StatedTotal, StatementRow
 from core.closing import Sums, with_row
 from core.errors import DatabaseUnavailable
 from core.reconciliation import CASES, Difference, Finding
+from core.sentences import Items, Phrase, Sentence, encode_phrase
 from flows.closings import take_day
 from flows.reconcile.lease import holding, name_of
 from flows.reconcile.rows import OnUnknown, RowComparer
@@ -205,7 +206,8 @@ class _Run:
         """One case for all rows that cannot be read: not even their payments are known."""
         count = self._counts[Finding.MALFORMED]
         if count and not self._run.dry_run:
-            detail = f"{count} rows of the statement of {name_of(self._run)} cannot be read"
+            what = "{count} rows of the statement of {of} cannot be read"
+            detail = Sentence(what, count=count, of=name_of(self._run))
             difference = Difference(kind=Finding.MALFORMED, row_no=0, detail=detail, case=CASES[Finding.MALFORMED])
             await open_cases(self._resources.db, self._run.account, [difference])
 
@@ -215,18 +217,18 @@ class _Run:
         What it lacks cannot be told from what is not there, so payments here are not looked for in it.
         """
         run, totals = self._run, statement.totals
-        stated = ", ".join(f"{each.name}: {each.stated} stated, {each.read} read" for each in totals)
-        difference = Difference(
-            kind=Finding.TOTAL, row_no=0, detail=f"{name_of(run)}: {stated}", case=CASES[Finding.TOTAL]
-        )
+        stated = Items(tuple(_stated(each) for each in totals))
+        detail = Sentence("{of}: {stated}", of=name_of(run), stated=stated)
+        difference = Difference(kind=Finding.TOTAL, row_no=0, detail=detail, case=CASES[Finding.TOTAL])
         self._counts[Finding.TOTAL] = 0
         await self._add_differences([difference])
         self._counts[Finding.TOTAL] = len(totals)
         await save(self._resources.db, run, statement.rows + 1, self._counts)
-        reason = f"the statement states other totals than its rows have ({stated})"
+        reason = Sentence("the statement states other totals than its rows have ({stated})", stated=stated)
         await fail(self._resources.db, run, reason, self._resources.rules.backoff.gap_s(run.attempt))
-        log.error("statement_incomplete", account=run.account, of=name_of(run), reason=stated)
-        return replace(run, status="failed", last_error=reason, counts=dict(self._counts), next_row=statement.rows + 1)
+        log.error("statement_incomplete", account=run.account, of=name_of(run), reason=str(stated))
+        error = {"last_error": str(reason), "error_phrase": encode_phrase(reason)}
+        return replace(run, status="failed", counts=dict(self._counts), next_row=statement.rows + 1, **error)
 
     # -- payments → statement ------------------------------------------------------------------------------------------
 
@@ -249,3 +251,9 @@ class _Run:
             if day.is_over:
                 await self._add_differences([unlisted_refund(each) for each in refunds])
             self._counts[Finding.REFUND_HERE_ONLY if day.is_over else Finding.WAITING] += len(refunds)
+
+
+def _stated(total: StatedTotal) -> Phrase:
+    """Return `rows: 2 stated, 1 read`."""
+    values = {"name": total.name, "stated": str(total.stated), "read": str(total.read)}
+    return Phrase("{name}: {stated} stated, {read} read", values)

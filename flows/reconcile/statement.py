@@ -22,6 +22,7 @@ from channels.base import MalformedRow, StatedTotal, StatementItem, StatementRow
 from channels.statement_formats import likely_format
 from core.admission import CallKind, Urgency
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
+from core.sentences import Phrase, Sentence
 from flows.channel_call import Deferred, call_channel
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -99,9 +100,9 @@ async def check_statement(account: Account, path: Path) -> Statement:
         try:
             return await _checked(account, path, sha256)
         except ChannelUnreadable as error:
-            taken = account.channel.statement_format
-            detail = f"{error.detail}: this looks like {likely_format(file)}; what is read is {taken}"
-            raise ChannelUnreadable(detail) from None
+            fault = "{reason}: this looks like {likely}; what is read is {taken}"
+            likely, taken = Phrase(likely_format(file)), Phrase(account.channel.statement_format)
+            raise ChannelUnreadable(Sentence(fault, reason=error.detail, likely=likely, taken=taken)) from None
 
 
 async def _checked(account: Account, path: Path, sha256: bytes) -> Statement:

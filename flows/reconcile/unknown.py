@@ -7,6 +7,7 @@ from datetime import timedelta, tzinfo
 
 from channels.base import StatementRow
 from core.reconciliation import CASES, Difference, Finding, judge_unknown
+from core.sentences import Sentence
 from flows.reconcile.unlisted import day_bounds
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -26,7 +27,8 @@ async def judge_unknown_rows(
     for row_no, row in rows.items():
         finding, detail = judge_unknown(row, candidates.get(row_no, ()), exclusive=account.config.exclusive)
         if row_no in unresolved and finding is not Finding.UNCLAIMED:
-            finding, detail = Finding.UNCONFIRMED, f"{detail}; the channel does not say which payment it is of"
+            finding = Finding.UNCONFIRMED
+            detail = Sentence("{detail}; the channel does not say which payment it is of", detail=detail)
         found.append(
             Difference(
                 kind=finding,

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from msgspec import Struct
 
 from core.reconciliation import CASES, Difference, Finding
+from core.sentences import Amount, Moment, Sentence
 from flows.reconcile.statement import Statement
 from runtime.accounts import Account
 from runtime.resources import Resources
@@ -147,29 +148,42 @@ async def find_refunds_without_row(resources: Resources, account: Account, day: 
 
 def unlisted_refund(refund: UnlistedRefund) -> Difference:
     """The difference that a refund without a row is."""
-    at = refund.settled_at.isoformat(timespec="seconds")
     return Difference(
         kind=Finding.REFUND_HERE_ONLY,
         row_no=0,
         order_no=refund.order_no,
         out_trade_no=refund.out_trade_no,
-        detail=f"{refund.refund_no} of {refund.amount} {refund.currency} refunded here at {at}, no row there",
+        detail=Sentence(
+            "{refund_no} of {amount} {currency} refunded here at {at}, no row there",
+            refund_no=refund.refund_no,
+            amount=Amount(refund.amount, refund.currency),
+            currency=refund.currency,
+            at=_moment(refund.settled_at),
+        ),
         case=CASES[Finding.REFUND_HERE_ONLY],
     )
 
 
 def unlisted_payment(paid: UnlistedPayment) -> Difference:
     """The difference that a payment without a row is."""
-    at = paid.paid_at.isoformat(timespec="seconds")
     return Difference(
         kind=Finding.PAID_HERE_ONLY,
         row_no=0,
         order_no=paid.order_no,
         out_trade_no=paid.out_trade_no,
         channel_transaction_id=paid.channel_transaction_id,
-        detail=f"{paid.amount} {paid.currency} paid here at {at}, no row there",
+        detail=Sentence(
+            "{amount} {currency} paid here at {at}, no row there",
+            amount=Amount(paid.amount, paid.currency),
+            currency=paid.currency,
+            at=_moment(paid.paid_at),
+        ),
         case=CASES[Finding.PAID_HERE_ONLY],
     )
+
+
+def _moment(at: datetime) -> Moment:
+    return Moment(at, at.isoformat(timespec="seconds"))
 
 
 def day_bounds(day: date, zone: tzinfo) -> Times:

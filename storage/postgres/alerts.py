@@ -13,6 +13,7 @@ import msgspec
 
 from core.alerts import Condition, Judgement, OpenAlert, Rule
 from core.errors import InvalidRequest
+from core.sentences import encode_phrase
 from storage.postgres.database import Database, storable
 from storage.postgres.orders import decode_cursor, encode_cursor
 
@@ -42,6 +43,7 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     cleared_at: datetime | None
     raised_sent_at: datetime | None
     cleared_sent_at: datetime | None
+    phrase: str | None = None
 
 
 class Unsent(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,18 +74,20 @@ SELECT id, key, rule, subject, text, looks, raised_at FROM alerts WHERE cleared_
 
 _APPLY = """
 WITH begun AS (
-    INSERT INTO alerts (id, key, rule, subject, text, looks, raised_at)
-    SELECT n.id, n.key, n.rule, n.subject, n.text, CASE WHEN $2 THEN 0 ELSE 1 END, CASE WHEN $2 THEN $1::timestamptz END
-      FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS n(id, key, rule, subject, text)
+    INSERT INTO alerts (id, key, rule, subject, text, phrase, looks, raised_at)
+    SELECT n.id, n.key, n.rule, n.subject, n.text, n.phrase, CASE WHEN $2 THEN 0 ELSE 1 END,
+           CASE WHEN $2 THEN $1::timestamptz END
+      FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $17::text[])
+           AS n(id, key, rule, subject, text, phrase)
     ON CONFLICT (key) WHERE cleared_at IS NULL DO NOTHING
     RETURNING id, rule, subject, raised_at
 ), moved AS (
     UPDATE alerts a
-       SET looks = m.looks, text = m.text,
+       SET looks = m.looks, text = m.text, phrase = CASE WHEN a.text = m.text THEN a.phrase ELSE m.phrase END,
            raised_at = CASE m.what WHEN 'raise' THEN $1 ELSE a.raised_at END,
            cleared_at = CASE m.what WHEN 'clear' THEN $1 END
-      FROM unnest($8::text[], $9::int[], $10::int[], $11::text[], $12::text[], $13::boolean[])
-           AS m(id, from_looks, looks, text, what, was_raised)
+      FROM unnest($8::text[], $9::int[], $10::int[], $11::text[], $12::text[], $13::boolean[], $18::text[])
+           AS m(id, from_looks, looks, text, what, was_raised, phrase)
      WHERE a.id = m.id AND m.what <> 'drop'
        AND a.cleared_at IS NULL AND a.looks = m.from_looks AND (a.raised_at IS NOT NULL) = m.was_raised
     RETURNING a.id, a.rule, a.subject, m.what
@@ -104,7 +108,7 @@ WITH begun AS (
 SELECT id, rule, subject, is_raised FROM moved_now ORDER BY id"""
 
 _LIST = """
-SELECT a.id, a.rule, a.subject, a.text, a.raised_at, a.cleared_at,
+SELECT a.id, a.rule, a.subject, a.text, a.phrase, a.raised_at, a.cleared_at,
        (SELECT sent_at FROM alert_messages WHERE id = a.id || '_raised') AS raised_sent_at,
        (SELECT sent_at FROM alert_messages WHERE id = a.id || '_cleared') AS cleared_sent_at
   FROM alerts a
@@ -185,6 +189,7 @@ async def apply(
     rows = await db.fetch(
         _APPLY, now, judgement.raises, *_columns(new, 5, text_at=(1, 3, 4)), *_columns(moves, 6, text_at=(3,)),
         *_columns(messages, 3),
+        [encode_phrase(one.text) for one in begun.values()], [encode_phrase(m.alert.text) for m in judgement.moves],
     )  # fmt: skip
     return [msgspec.convert(dict(row), MovedAlert) for row in rows]
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from core.lifecycle import Message
 from core.order import CaseReason
+from core.sentences import encode_phrase
 from storage.postgres.database import Database
 from storage.postgres.inbox import COLUMNS, StoredCallback, evidence_decoder, stored_callback
 from storage.postgres.leases import (
@@ -85,10 +86,10 @@ WITH dead AS (
      WHERE id = $1::uuid AND {_IS_OPEN}
     RETURNING channel_account, out_trade_no
 )
-INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
+INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail, phrase)
 SELECT (SELECT order_no FROM payments p
          WHERE p.channel_account = dead.channel_account AND p.out_trade_no = dead.out_trade_no),
-       channel_account, out_trade_no, $3, $4
+       channel_account, out_trade_no, $3, $4, $5
   FROM dead
 ON CONFLICT DO NOTHING"""
 
@@ -150,7 +151,7 @@ async def finish(db: Database, callback_id: str, outcome: str) -> bool:
 
 async def give_up(db: Database, callback: StoredCallback, reason: CaseReason, detail: str) -> None:
     """The attempts are used up: a case opens in the same statement. Giving up is not evidence."""
-    await db.execute(_GIVE_UP, callback.id, reason.value, reason.value, detail)
+    await db.execute(_GIVE_UP, callback.id, reason.value, reason.value, detail, encode_phrase(detail))
 
 
 async def find_others(db: Database, callback: StoredCallback, numbers: Iterable[str]) -> tuple[Message, ...]:

@@ -11,13 +11,15 @@ import msgspec
 
 from core.errors import InvalidRequest
 from core.order import CaseReason
+from core.sentences import encode_phrase
 from storage.postgres.database import Database
 from storage.postgres.orders import decode_cursor, encode_cursor
 
 
 class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     """One case. `account` and `out_trade_no` name the payment, when it is about one. `assignee` works on it since
-    `assigned_at`; `version` grows with whatever a person does to it.
+    `assigned_at`; `version` grows with whatever a person does to it. The phrases are those of the
+    detail and of the resolution, for readers of other languages.
     """
 
     id: int
@@ -33,6 +35,8 @@ class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     assignee: str | None = None
     assigned_at: datetime | None = None
     version: int = 1
+    phrase: str | None = None
+    resolution_phrase: str | None = None
 
 
 class CaseCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +50,7 @@ class CaseCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = """id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at,
-       resolution, by, assignee, assigned_at, version"""
+       resolution, by, assignee, assigned_at, version, phrase, resolution_phrase"""
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 IS_OPEN = "resolved_at IS NULL AND id > 0"
 """As in the indexes of open cases by time and by reason, which no other statement may use: they are not by key."""
@@ -108,8 +112,8 @@ UPDATE cases SET resolved_at = now(), resolution = $2, by = $3, version = versio
 
 # A person who has resolved it is asked again only after the account was changed.
 _OPEN_OF_ACCOUNT = """
-INSERT INTO cases (channel_account, reason, detail)
-SELECT a.name, $2, $3 FROM accounts a
+INSERT INTO cases (channel_account, reason, detail, phrase)
+SELECT a.name, $2, $3, $4 FROM accounts a
  WHERE a.name = $1
    AND NOT EXISTS (SELECT FROM cases c
                     WHERE c.channel_account = a.name AND c.out_trade_no IS NULL AND c.reason = $2
@@ -173,7 +177,7 @@ async def resolve_case(db: Database, case_id: int, *, resolution: str, by: str, 
 
 async def open_account_case(db: Database, account: str, reason: CaseReason, *, detail: str) -> bool:
     """Open a case about an account as a whole, unless one is open or was resolved since the account was changed."""
-    return await db.execute(_OPEN_OF_ACCOUNT, account, reason, detail) == 1
+    return await db.execute(_OPEN_OF_ACCOUNT, account, reason, detail, encode_phrase(detail)) == 1
 
 
 async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:

@@ -60,11 +60,12 @@ EXISTS (SELECT FROM cases c
                 OR (d.kind IN ('paid_there_only', 'refund') AND NOT starts_with(c.reason, 'statement_')))
            AND c.resolved_at IS NULL)"""
 _IS_OPEN_OF_LIST = _IS_OPEN.format(account="k.channel_account")
-_RUN = """r.id, r.status, r.started_at, r.counts::text AS counts, r.sums::text AS sums, r.last_error"""
+_RUN = """r.id, r.status, r.started_at, r.counts::text AS counts, r.sums::text AS sums, r.last_error,
+       r.error_phrase"""
 _LIST = f"""
 SELECT k.channel_account AS account, k.day, k.money::text AS money, k.computed_at,
        latest.id AS latest_id, latest.status AS latest_status, latest.started_at AS latest_started_at,
-       latest.counts AS latest_counts, latest.last_error AS latest_error,
+       latest.counts AS latest_counts, latest.last_error AS latest_error, latest.error_phrase AS latest_phrase,
        whole.id AS whole_id, whole.status AS whole_status, whole.started_at AS whole_started_at,
        whole.counts AS whole_counts, whole.sums AS whole_sums,
        coalesce(open.count, 0) AS open_differences,
@@ -179,14 +180,14 @@ def _closing(row: dict[str, object]) -> ClosingRow:
         here=msgspec.json.decode(str(row["money"]), type=dict[str, DayMoney]),
         there={} if sums is None else msgspec.json.decode(str(sums), type=dict[str, Sums]),
         computed_at=msgspec.convert(row["computed_at"], datetime),
-        latest=_run(row, "latest", str(row["latest_error"])),
+        latest=_run(row, "latest", str(row["latest_error"]), row["latest_phrase"]),
         whole=_run(row, "whole", ""),
         open_differences=msgspec.convert(row["open_differences"], int),
         sign_off=None if row["at"] is None else _sign_off(row),
     )
 
 
-def _run(row: dict[str, object], name: str, error: str) -> Run | None:
+def _run(row: dict[str, object], name: str, error: str, phrase: object = None) -> Run | None:
     if row[f"{name}_id"] is None:
         return None
     counts = msgspec.json.decode(str(row[f"{name}_counts"]), type=dict[str, int])
@@ -197,6 +198,7 @@ def _run(row: dict[str, object], name: str, error: str) -> Run | None:
         is_incomplete=counts.get(Finding.TOTAL, 0) > 0,
         differences=sum(counts.get(kind, 0) for kind in _NEEDS_PERSON),
         last_error=error,
+        error_phrase=None if phrase is None else str(phrase),
     )
 
 

@@ -8,6 +8,8 @@ from storage.postgres.database import Database
 PAGE = 1000
 """Payments compared by one statement, well within its time-out."""
 
+DETAIL = "transaction {transaction}, which paid order {order_no}"
+
 _UNCHECKED = """
 SELECT name, world,
        EXISTS (SELECT FROM accounts b WHERE b.world = a.world AND b.name <> a.name) AS has_siblings
@@ -25,9 +27,11 @@ WITH page AS (
      ORDER BY p.channel_transaction_id
      LIMIT $5
 ), opened AS (
-    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
+    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail, phrase)
     SELECT page.order_no, page.channel_account, page.out_trade_no, $4,
-           'transaction ' || page.channel_transaction_id || ', which paid order ' || first.order_no
+           'transaction ' || page.channel_transaction_id || ', which paid order ' || first.order_no,
+           json_build_object('type', 'Phrase', 'template', $6::text, 'values', json_build_object(
+               'transaction', page.channel_transaction_id, 'order_no', first.order_no))::text
       FROM page
      CROSS JOIN LATERAL (
            SELECT q.order_no FROM payments q JOIN accounts a ON a.name = q.channel_account
@@ -59,7 +63,7 @@ async def open_collision_cases(db: Database) -> int:
 async def _check_account(db: Database, name: str, world: str) -> int:
     opened, last, size = 0, "", PAGE
     while size == PAGE:
-        (row,) = await db.fetch(_OPEN, name, world, last, CaseReason.TRANSACTION_CLAIMED_TWICE.value, PAGE)
+        (row,) = await db.fetch(_OPEN, name, world, last, CaseReason.TRANSACTION_CLAIMED_TWICE.value, PAGE, DETAIL)
         last, size = row[0], row[1]
         opened += row[2]
     return opened

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from core.errors import DatabaseRefused, DatabaseUnavailable, InvalidRequest, RowLocked
+from core.sentences import Sentence
 from storage.closed import is_closed_handle
 from storage.postgres.address import Address
 from storage.tls import explain_tls
@@ -67,7 +68,7 @@ def mapped_faults(address: Address) -> Iterator[None]:
             raise
         raise DatabaseUnavailable(_reason(error, address)) from error
     except _NOT_STORABLE as error:  # whose text holds the value
-        raise InvalidRequest(f"a value that cannot be stored ({type(error).__name__})") from None
+        raise InvalidRequest(Sentence("a value that cannot be stored ({fault})", fault=type(error).__name__)) from None
 
 
 def _reason(error: BaseException, address: Address) -> str:

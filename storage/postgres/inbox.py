@@ -89,12 +89,18 @@ SELECT json_agg(json_build_object(
         WHERE r.operation = 'lease' AND k.channel_account = r.channel_account AND k.out_trade_no = r.out_trade_no
         LIMIT 1) AS known ON true"""
 
+DETAIL = "notification {id}: {reason}"
+"""Detail of the case about a callback that cannot be read."""
+
 # A copy of one that was stored before opens no case again: a person may have resolved it meanwhile.
 _OPENED = """, opened AS (
-    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
+    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail, phrase)
     SELECT (SELECT order_no FROM payments p
              WHERE p.channel_account = s.channel_account AND p.out_trade_no = s.out_trade_no),
-           s.channel_account, s.out_trade_no, $4::text, r.unreadable
+           s.channel_account, s.out_trade_no, $4::text, r.unreadable,
+           json_build_object('type', 'Phrase', 'template', $5::text, 'values', json_build_object(
+               'id', r.notification_id,
+               'reason', substr(r.unreadable, length('notification ' || r.notification_id || ': ') + 1)))::text
       FROM received r JOIN stored s USING (channel_account, notification_id, body_hash)
      WHERE s.copies = 1 AND r.unreadable <> ''
     ON CONFLICT DO NOTHING
@@ -190,7 +196,7 @@ async def insert_callback(
         is_hint=is_hint,
         kept_s=kept_s,
         sealed_under=sealer.first,
-        unreadable=f"notification {notification_id}: {unreadable}" if unreadable else "",
+        unreadable=DETAIL.format(id=notification_id, reason=unreadable) if unreadable else "",
         lease_s=lease_s or 0.0,
     )
     return await _store_gathered(db, received)
@@ -204,7 +210,7 @@ async def _store(
     Raises RowLocked: somebody else has locked a copy of one of them for longer than `wait`; None: as long as usual.
     """
     is_any_unreadable = any(one.unreadable for one in received)
-    case = (CaseReason.CALLBACK_UNREADABLE.value,) if is_any_unreadable else ()
+    case = (CaseReason.CALLBACK_UNREADABLE.value, DETAIL) if is_any_unreadable else ()
     statement = _STORE_UNREADABLE if is_any_unreadable else _STORE
     rows = document([one._asdict() | {"n": n} for n, one in enumerate(received)])
     return [_stored(row) for row in _rows_decoder.decode(await db.fetch_text(statement, rows, db.process, wait, *case))]

@@ -95,6 +95,8 @@ def _case(row: CaseRow) -> CaseFact:
         resolved_at=row.resolved_at,
         resolution=row.resolution,
         by=row.by,
+        phrase=row.phrase,
+        resolution_phrase=row.resolution_phrase,
     )
 
 

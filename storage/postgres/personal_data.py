@@ -100,7 +100,7 @@ _ERASE = f"""{_KEYS}
      WHERE order_no = $1 AND (body IS NOT NULL OR network <> '')
     RETURNING id
 ), erased_cases AS (
-    UPDATE cases SET resolution = 'erased'
+    UPDATE cases SET resolution = 'erased', resolution_phrase = NULL
      WHERE order_no = $1 AND resolved_at IS NOT NULL AND resolution <> 'erased'
     RETURNING id
 ), erased_refunds AS (

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from core.sentences import encode_phrase
 from storage.postgres.database import Database, storable
 from storage.sealing import Sealer
 
@@ -22,7 +23,7 @@ one is read by `nodrop reconcile`, from the disk."""
 FILE_KEPT_S = 86_400.0
 
 _COLUMNS = """id, channel_account AS account, day, dry_run, encode(sha256, 'hex') AS sha256, requested_by, requested_at,
-       reason, status, rows_done, rows, run_id, error, ended_at, attempt"""
+       reason, status, rows_done, rows, run_id, error, ended_at, attempt, error_phrase"""
 
 _PUT_FILE = """
 INSERT INTO statement_files (channel_account, sha256, sealed, bytes) VALUES ($1, $2, $3, $4)
@@ -71,7 +72,8 @@ UPDATE statement_requests
  WHERE id = $1 AND leased_at = $2 AND ended_at IS NULL"""
 _END = """
 UPDATE statement_requests
-   SET status = $3, run_id = $4, error = $5, rows_done = coalesce($6, rows_done), rows = coalesce($6, rows),
+   SET status = $3, run_id = $4, error = $5, error_phrase = $7,
+       rows_done = coalesce($6, rows_done), rows = coalesce($6, rows),
        ended_at = now(), leased_at = NULL, leased_until = NULL
  WHERE id = $1 AND leased_at = $2"""
 _GET = f"SELECT {_COLUMNS} FROM statement_requests WHERE id = $1"
@@ -99,6 +101,7 @@ class StatementRequest(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     ended_at: datetime | None
     attempt: int = 0
+    error_phrase: str | None = None
 
 
 class LeasedRequest(NamedTuple):
@@ -167,11 +170,18 @@ async def give_request_back(db: Database, leased: LeasedRequest, *, delay_s: flo
 
 
 async def end_request(
-    db: Database, leased: LeasedRequest, *, run_id: int | None, error: str = "", rows: int | None = None
+    db: Database,
+    leased: LeasedRequest,
+    *,
+    run_id: int | None,
+    error: str = "",
+    phrase: str | None = None,
+    rows: int | None = None,
 ) -> None:
-    """Write its end down: done, or failed with an error for the operator."""
+    """Write its end down: done, or failed with an error for the operator, whose `phrase` may be stored already."""
+    phrase = phrase or encode_phrase(error)
     status = "failed" if error else "done"
-    await db.execute(_END, leased.request.id, leased.leased_at, status, run_id, storable(error[:500]), rows)
+    await db.execute(_END, leased.request.id, leased.leased_at, status, run_id, storable(error[:500]), rows, phrase)
 
 
 async def find_request(db: Database, request_id: int) -> StatementRequest | None:

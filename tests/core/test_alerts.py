@@ -29,7 +29,6 @@ from core.alerts import (
     log_fields,
     message_delay_s,
     message_of,
-    spoken,
 )
 from core.silence import SilentAccount
 
@@ -126,14 +125,6 @@ def test_a_case_names_its_order_or_its_account(case: OpenCase, text: str) -> Non
     assert [one.text for one in find_conditions(Facts(workers=(WORKER,), cases=(case,)), THRESHOLDS)] == [
         f"{text} is open: disputed"
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (777_600, "9 days")],
-)
-def test_a_duration_in_words(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text
 
 
 # -- when it is told ---------------------------------------------------------------------------------------------------

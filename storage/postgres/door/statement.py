@@ -140,10 +140,11 @@ inserted_events AS (
 )
 -- PART cases.insert
 inserted_cases AS (
-    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
-    SELECT r.order_no, r.channel_account, r.out_trade_no, r.reason, r.detail
+    INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail, phrase)
+    SELECT r.order_no, r.channel_account, r.out_trade_no, r.reason, r.detail, r.phrase
       FROM document, jsonb_to_recordset(d->'cases') AS r(
-           operation text, order_no text, channel_account text, out_trade_no text, reason text, detail text)
+           operation text, order_no text, channel_account text, out_trade_no text, reason text, detail text,
+           phrase text)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'insert'
     ON CONFLICT DO NOTHING
@@ -151,10 +152,10 @@ inserted_cases AS (
 -- PART cases.update
 updated_cases AS (
     UPDATE cases c
-       SET resolved_at = now(), resolution = r.resolution, by = r.by
+       SET resolved_at = now(), resolution = r.resolution, resolution_phrase = r.phrase, by = r.by
       FROM document, jsonb_to_recordset(d->'cases') AS r(
            operation text, order_no text, channel_account text, out_trade_no text, reason text, resolution text,
-           by text)
+           phrase text, by text)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'update' AND c.order_no = r.order_no AND c.channel_account = r.channel_account
        AND c.out_trade_no = r.out_trade_no AND c.reason = r.reason

@@ -19,6 +19,7 @@ from core.decision import Arm, Change, Decision, Outcome, applied
 from core.dispute import Dispute
 from core.errors import ConflictsExhausted, DatabaseUnavailable, NumberTaken, RowLocked, TransactionClaimed
 from core.order import OrderState, Payment, PaymentKey, Refund, RefundStatus
+from core.sentences import encode_phrase
 from storage.postgres.api_keys import acting_key
 from storage.postgres.database import Database, document
 from storage.postgres.door.shapes import SHAPES
@@ -259,13 +260,21 @@ def _event(commit: _Commit) -> _Row:
 def _cases(change: Change) -> Iterable[_Row]:
     order_no = change.order.order_no
     for case in change.cases:
-        yield _columns(case, case.key) | {"operation": "insert", "order_no": order_no}
+        yield _columns(case, case.key) | {"operation": "insert", "order_no": order_no} | _phrase("detail", case.detail)
     for resolution in change.resolutions:
-        yield _columns(resolution, resolution.key) | {
-            "operation": "update",
-            "order_no": order_no,
-            "by": change.event.by,
-        }
+        yield (
+            _columns(resolution, resolution.key)
+            | {
+                "operation": "update",
+                "order_no": order_no,
+                "by": change.event.by,
+            }
+            | _phrase("resolution", resolution.resolution)
+        )
+
+
+def _phrase(name: str, text: str) -> _Row:
+    return {name: str(text), "phrase": encode_phrase(text)}
 
 
 def _refund(refund: Refund) -> _Row:

@@ -12,6 +12,7 @@ import msgspec
 
 from core.order import CaseReason
 from core.reconciliation import Difference, Finding
+from core.sentences import Sentence, encode_phrase
 from storage.postgres.database import Database, storable
 
 DIFFERENCES_MAX = 10_000
@@ -108,13 +109,13 @@ _DELETE_REFUNDED = "DELETE FROM reconciliation_refunded WHERE reconciliation_id 
 
 _ADD = f"""
 INSERT INTO reconciliation_differences
-       (reconciliation_id, row_no, kind, order_no, out_trade_no, channel_transaction_id, detail)
-SELECT $1, n.* FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS n
+       (reconciliation_id, row_no, kind, order_no, out_trade_no, channel_transaction_id, detail, phrase)
+SELECT $1, n.* FROM unnest($2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[]) AS n
  WHERE (SELECT count(*) FROM (SELECT FROM reconciliation_differences d
                                WHERE d.reconciliation_id = $1 LIMIT {DIFFERENCES_MAX}) few) < {DIFFERENCES_MAX}
 ON CONFLICT DO NOTHING"""
 _DIFFERENCES = """
-SELECT row_no, kind, order_no, out_trade_no, channel_transaction_id, detail
+SELECT row_no, kind, order_no, out_trade_no, channel_transaction_id, detail, phrase
   FROM reconciliation_differences WHERE reconciliation_id = $1 AND ($3::text IS NULL OR kind = $3)
  ORDER BY row_no = 0, row_no, kind, out_trade_no
  LIMIT $2"""
@@ -140,9 +141,10 @@ SELECT n.row_no, n.kind, n.number, c.id, c.resolved_at IS NOT NULL AS is_resolve
 
 # A case that a person has resolved is not opened again with the same detail.
 _OPEN = """
-INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail)
-SELECT n.order_no, $1, n.out_trade_no, n.reason, n.detail
-  FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS n(order_no, out_trade_no, reason, detail)
+INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail, phrase)
+SELECT n.order_no, $1, n.out_trade_no, n.reason, n.detail, n.phrase
+  FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+       AS n(order_no, out_trade_no, reason, detail, phrase)
  WHERE NOT EXISTS (SELECT FROM cases c
                     WHERE c.order_no = n.order_no AND c.channel_account = $1 AND c.out_trade_no = n.out_trade_no
                       AND c.reason = n.reason AND c.detail = n.detail)
@@ -152,7 +154,7 @@ SELECT n.order_no, $1, n.out_trade_no, n.reason, n.detail
 ON CONFLICT DO NOTHING"""
 _RESOLVE_SETTLED = f"""
 UPDATE cases c
-   SET resolved_at = now(), resolution = $3, by = 'reconciliation'
+   SET resolved_at = now(), resolution = $3, resolution_phrase = $5, by = 'reconciliation'
  WHERE c.channel_account = $2 AND c.resolved_at IS NULL
    AND ((c.reason = '{CaseReason.STATEMENT_PAID_HERE_ONLY}'
          AND EXISTS (SELECT FROM reconciliation_rows r
@@ -229,6 +231,7 @@ async def add_differences(db: Database, run_id: int, found: Sequence[Difference]
             [storable(each.out_trade_no) for each in found],
             [storable(each.channel_transaction_id) for each in found],
             [storable(each.detail) for each in found],
+            [encode_phrase(each.detail) for each in found],
         )
 
 
@@ -276,6 +279,7 @@ async def open_cases(db: Database, account: str, found: Sequence[Difference]) ->
         [storable(each.out_trade_no) or None for each in with_case],
         [each.case.value for each in with_case if each.case is not None],
         [storable(each.detail) for each in with_case],
+        [encode_phrase(each.detail) for each in with_case],
     )
 
 
@@ -283,4 +287,5 @@ async def resolve_settled_cases(db: Database, run_id: int, account: str, of: str
     """Resolve cases of earlier runs that this run settles: the row exists after all, the payment is paid by now, or the
     totals of the statement `of` this day or file agree.
     """
-    return await db.execute(_RESOLVE_SETTLED, run_id, account, f"the statement of {of} settles it", f"{of}: ")
+    settled = Sentence("the statement of {of} settles it", of=of)
+    return await db.execute(_RESOLVE_SETTLED, run_id, account, settled, f"{of}: ", encode_phrase(settled))

@@ -13,6 +13,7 @@ import msgspec
 
 from core.closing import Sums
 from core.errors import ConflictsExhausted
+from core.sentences import encode_phrase
 from storage.postgres.database import Database, document, storable
 
 EDGES_KEEP_DAYS = 14
@@ -41,6 +42,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     sums: dict[str, Sums] = {}
     statement_rows: int | None = None
     leased_at: datetime | None = None
+    error_phrase: str | None = None
 
 
 class LastReconciliation(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,8 @@ class FinishedDay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS = """id, channel_account AS account, day, encode(statement_sha256, 'hex') AS sha256, dry_run, status, next_row,
-          counts::text, attempt, started_at, finished_at, last_error, sums::text, statement_rows, leased_at"""
+          counts::text, attempt, started_at, finished_at, last_error, sums::text, statement_rows, leased_at,
+          error_phrase"""
 
 _CLAIM = f"""
 INSERT INTO reconciliations AS r (channel_account, day, statement_sha256, dry_run, leased_at, leased_until)
@@ -104,14 +107,14 @@ UPDATE reconciliations SET next_row = $3, counts = $4::text::jsonb, sums = coale
  WHERE id = $1 AND leased_at = $2 AND finished_at IS NULL"""
 _FINISH = f"""
 UPDATE reconciliations
-   SET status = 'finished', finished_at = now(), counts = $3::text::jsonb, last_error = '',
+   SET status = 'finished', finished_at = now(), counts = $3::text::jsonb, last_error = '', error_phrase = NULL,
        leased_at = NULL, leased_until = NULL
  WHERE id = $1 AND leased_at = $2
 RETURNING {_COLUMNS}"""
 _FAIL = """
 UPDATE reconciliations
    SET status = 'failed', attempt = attempt + 1, due_at = now() + make_interval(secs => $4), last_error = $3,
-       leased_at = NULL, leased_until = NULL
+       error_phrase = $5, leased_at = NULL, leased_until = NULL
  WHERE id = $1 AND leased_at = $2"""
 _RELEASE = "UPDATE reconciliations SET leased_at = NULL, leased_until = NULL WHERE id = $1 AND leased_at = $2"
 
@@ -217,7 +220,7 @@ async def finish(db: Database, run: Reconciliation, counts: Mapping[str, int]) -
 
 async def fail(db: Database, run: Reconciliation, error: str, delay_s: float) -> None:
     """Record the failure. The run can continue: by the daily job in `delay_s` seconds, by an operator at once."""
-    await db.execute(_FAIL, run.id, run.leased_at, storable(error[:200]), delay_s)
+    await db.execute(_FAIL, run.id, run.leased_at, storable(error[:200]), delay_s, encode_phrase(error))
 
 
 async def release(db: Database, run: Reconciliation) -> None:

@@ -67,6 +67,7 @@ ALL = [
     "0045_find_by_channel_refund.sql",
     "0051_cases_open_by_reason.sql",
     "0055_statement_attempts.sql",
+    "0060_phrases.sql",
 ]
 
 

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Lazy] = MappingProxyType(
         "accounts": Lazy("cli.accounts.commands:accounts", "Accounts at payment channels."),
         "explain": Lazy("cli.explain.commands:explain", "Show what a callback or an answer proves, check by check."),
         "orders": Lazy("cli.orders.commands:orders", "Look at orders; find one, ask about one, end one."),
+        "lookup": Lazy("cli.lookup:lookup", "Ask a channel about a number that nodrop does not know."),
         "approvals": Lazy("cli.approvals:approvals", "Refunds that wait for a second operator."),
         "callbacks": Lazy("cli.callbacks:callbacks", "Callbacks that came, stored or refused, and what each proves."),
         "top": Lazy("cli.top.command:top", "Watch live what happens: payments, repairs, accounts, endpoints."),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cli.acts import reason_option
 from cli.audit import this_act
-from cli.environment import with_resources
+from cli.environment import with_database, with_resources
 from cli.output import instant, json_option, print_json, print_table, printable, warn
 from core.closing_view import view_of
 from core.money import decimal_text
@@ -16,8 +18,11 @@ from core.money import decimal_text
 if TYPE_CHECKING:
     from core.closing import Closing, Line
     from flows.closings import Day
+    from runtime.resources import Resources
+    from storage.postgres.statement_requests import StatementRequest
 
 LIMIT_MAX = 366
+ID_MAX = 2**63 - 1
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -102,6 +107,96 @@ def sign_off(account: str, day: datetime, *, by: str, note: str, dry_run: bool, 
         lambda resources: closings.sign_off(resources, account, day.date(), by=by.strip(), note=note), act=act
     )
     _show(found, as_json=as_json)
+
+
+@days.command(epilog='Example: nodrop days request main 2026-11-22 --reason "callbacks were lost"')
+@click.argument("account")
+@click.argument("day", metavar="YYYY-MM-DD", type=DAY)
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+@click.option("--by", help="Who asks; the user of this machine by default.")
+@reason_option(required=False)
+@json_option
+def request(account: str, day: datetime, file: Path | None, *, by: str | None, reason: str, as_json: bool) -> None:
+    """Have a worker read a statement as a preview.
+
+    The channel's own of the day, or FILE, which is one of the whole day from the channel's portal. Nothing is changed
+    before `nodrop days confirm`. `nodrop reconcile` does the same in this process, and at once.
+    """
+    from flows.reconcile.requested import request_fetched, upload
+
+    content = None if file is None else file.read_bytes()
+    given = {"reason": reason} if reason else {}
+    act = this_act(account, by=by, of=day.date().isoformat(), file=file is not None, **given)
+
+    async def ask(resources: Resources) -> StatementRequest:
+        if content is None:
+            return await request_fetched(resources, account, day.date(), by=act.by, dry_run=True, reason=reason)
+        return await upload(resources, account, day.date(), content, by=act.by)
+
+    _show_request(with_resources(ask, act=act), as_json=as_json)
+
+
+@days.command(epilog="Example: nodrop days requests main 2026-11-22")
+@click.argument("account")
+@click.argument("day", metavar="YYYY-MM-DD", type=DAY)
+@json_option
+def requests(account: str, day: datetime, *, as_json: bool) -> None:
+    """List the statements of a day that workers read, newest first."""
+    from api.v1.statements import view_request
+    from storage.postgres.statement_requests import list_requests
+
+    rows = with_database(lambda db: list_requests(db, account, day.date()))
+    if as_json:
+        print_json([view_request(row) for row in rows])
+        return
+    columns = ("id", "asked", "by", "what", "of", "status", "rows", "run", "error")
+    table = [
+        (
+            row.id,
+            row.requested_at,
+            row.requested_by,
+            "preview" if row.dry_run else "for real",
+            "a file" if row.sha256 else "the channel",
+            row.status,
+            row.rows_done,
+            row.run_id,
+            row.error,
+        )
+        for row in rows
+    ]
+    print_table(columns, table, empty="no worker was asked to read a statement of this day")
+
+
+@days.command(epilog='Example: nodrop days confirm 12 --reason "the portal has the same" --by alice')
+@click.argument("request_id", metavar="ID", type=click.IntRange(1, ID_MAX))
+@click.option("--by", help="Who decides; the user of this machine by default.")
+@reason_option(required=True)
+@json_option
+def confirm(request_id: int, *, by: str | None, reason: str, as_json: bool) -> None:
+    """Have a worker do what a preview has shown.
+
+    `nodrop days requests` has the previews, and `nodrop reconciliations show` what the run of one has found.
+    """
+    from core.acts import check_reason
+    from flows.reconcile import requested
+
+    preview = with_database(lambda db: requested.get_preview(db, request_id))
+    why = check_reason(reason)
+    act = this_act(preview.account, by=by, of=preview.day.isoformat(), preview=preview.id, reason=why)
+    confirmed = with_resources(
+        lambda resources: requested.confirm(resources, request_id, by=act.by, reason=why), act=act
+    )
+    _show_request(confirmed, as_json=as_json)
+
+
+def _show_request(found: StatementRequest, *, as_json: bool) -> None:
+    from api.v1.statements import view_request
+
+    if as_json:
+        print_json(view_request(found))
+        return
+    what = "compares it, and changes nothing" if found.dry_run else "does what the preview has shown"
+    click.echo(printable(f"request {found.id}: a worker {what}; `nodrop days requests {found.account} {found.day}`"))
 
 
 def _show(found: Day, *, as_json: bool) -> None:

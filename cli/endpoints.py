@@ -51,6 +51,28 @@ def list_(*, as_json: bool) -> None:
         click.echo("nothing was sent in a day, nothing is paused, and all is delivered")
 
 
+@endpoints.command(epilog="Example: nodrop endpoints show https://shop.example/hook")
+@click.argument("endpoint", metavar="URL")
+@json_option
+def show(endpoint: str, *, as_json: bool) -> None:
+    """Show one endpoint: its pause, what waits for it, and its deliveries of a day."""
+    from core.deliveries import endpoint_of
+    from flows.endpoints import find_served
+
+    async def read(db: Database) -> tuple[ServedEndpoint, datetime]:
+        now = await find_now(db)
+        return await find_served(db, endpoint_of(endpoint), now), now
+
+    row, now = with_database(read)
+    if as_json:
+        from api.v1.deliveries import view_endpoint
+
+        print_json(view_endpoint(row))
+        return
+    for line in endpoint_lines(row, now):
+        click.echo(line)
+
+
 @endpoints.command(epilog='Example: nodrop endpoints pause https://shop.example/hook --reason "they move house"')
 @click.argument("endpoint", metavar="URL")
 @reason_option(required=False)

@@ -41,7 +41,7 @@ from core.case_choices import Choice
 from core.order import OrderState
 from flows.accept import accept_late, preview_accept
 from flows.account_switch import preview_switch, switch_account
-from flows.attach import NUMBER_MAX, attach_payment, look_up, preview_attach
+from flows.attach import NUMBER_MAX, Lookup, attach_payment, look_up, preview_attach
 from flows.case_resolution import Answer, answer_case, preview_answer
 from flows.refund_request import (
     REQUEST_KEY_MAX,
@@ -264,15 +264,17 @@ async def attach(context: Context, request: Request, body: AttachInput) -> Respo
 
 async def ask(context: Context, _request: Request, body: LookupInput) -> Response:
     await record(context, "money_ask", body.account, number=body.number)
-    lookup = await look_up(context.resources, body.account, body.number)
-    view = LookupView(
+    return json_response(view_lookup(await look_up(context.resources, body.account, body.number)))
+
+
+def view_lookup(lookup: Lookup) -> LookupView:
+    return LookupView(
         account=lookup.account,
         number=lookup.number,
         says=view_line(lookup.line),
         evidence=msgspec.to_builtins(lookup.evidence),
         order_no=None if lookup.known is None else lookup.known.order_no,
     )
-    return json_response(view)
 
 
 # -- cases and accounts ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ async def read(context: Context, _request: Request, body: StatementInput) -> Res
     requested = await request_fetched(
         context.resources, body.account, body.day, by=actor(), dry_run=body.dry_run, reason=reason
     )
-    return json_response(_view(requested), 202)
+    return json_response(view_request(requested), 202)
 
 
 async def upload(context: Context, request: Request) -> Response:
@@ -39,7 +39,7 @@ async def upload(context: Context, request: Request) -> Response:
     account, day = day_in(request)
     await record(context, "days.upload", account, of=day.isoformat(), bytes=len(request.body))
     requested = await keep_file(context.resources, account, day, request.body, by=actor())
-    return json_response(_view(requested), 202)
+    return json_response(view_request(requested), 202)
 
 
 async def confirm(context: Context, request: Request, body: ConfirmInput) -> Response:
@@ -47,17 +47,19 @@ async def confirm(context: Context, request: Request, body: ConfirmInput) -> Res
     reason = check_reason(body.reason)
     detail = {"of": preview.day.isoformat(), "preview": preview.id, "reason": reason}
     await record(context, "days.confirm_statement", preview.account, **detail)
-    return json_response(_view(await confirm_preview(context.resources, preview.id, by=actor(), reason=reason)), 202)
+    return json_response(
+        view_request(await confirm_preview(context.resources, preview.id, by=actor(), reason=reason)), 202
+    )
 
 
 async def get(context: Context, request: Request) -> Response:
     found = await find_request(context.resources.db, number_in(request.params["id"]))
     if found is None:
         raise NotFound("no such request")
-    return json_response(_view(found))
+    return json_response(view_request(found))
 
 
-def _view(request: StatementRequest) -> StatementRequestView:
+def view_request(request: StatementRequest) -> StatementRequestView:
     fields = msgspec.structs.asdict(request)
     del fields["attempt"]
     return StatementRequestView(is_uploaded=fields.pop("sha256") is not None, **fields)

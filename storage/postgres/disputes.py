@@ -35,6 +35,8 @@ SELECT {_COLUMNS} FROM disputes
  ORDER BY state DESC, changed_at DESC, channel_account DESC, out_trade_no DESC, dispute_id DESC
  LIMIT $6"""
 
+_FIND = f"SELECT {_COLUMNS} FROM disputes WHERE dispute_id = $1 ORDER BY channel_account, out_trade_no LIMIT $2"
+
 _KEY = re.compile(r"([^\n]*)\n([^\n]*)\n([^\n]*)")
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 """The moment of those without one, as in the index."""
@@ -61,6 +63,11 @@ async def list_disputes(
     fetched = await (db.fetch(_DUE, *arguments) if state is None else db.fetch(_OVER, *arguments, state.value))
     found = [msgspec.convert(dict(row), Dispute) for row in fetched[:limit]]
     return found, _cursor_after(found[-1], state) if len(fetched) > limit else None
+
+
+async def find_disputes(db: Database, dispute_id: str, *, limit: int = 20) -> list[Dispute]:
+    """Those with the channel's id, which several accounts may have."""
+    return [msgspec.convert(dict(row), Dispute) for row in await db.fetch(_FIND, dispute_id, limit)]
 
 
 def _position(cursor: str | None) -> tuple[datetime | None, tuple[str, str, str]]:

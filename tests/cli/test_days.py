@@ -1,7 +1,9 @@
 """`nodrop days` and `nodrop disputes`: what they print, and what they refuse."""
 
 from datetime import timedelta
+from pathlib import Path
 
+from flows.reconcile.requested import read_requested
 from runtime.resources import Resources
 from storage.postgres.orders import find_now
 from tests.cli.conftest import Channel, Place
@@ -104,3 +106,69 @@ async def test_an_account_is_shown_without_a_secret(
     assert channel.secret not in str(shown)
     assert "no account nobody" in (await nodrop("accounts", "show", "nobody")).line
     assert resources.settings.nodrop_master_keys not in ran.out
+
+
+# -- statements that a worker reads ------------------------------------------------------------------------------------
+
+
+async def test_a_statement_is_asked_for_seen_and_confirmed(
+    nodrop: Nodrop, channel: Channel, place: Place, resources: Resources
+) -> None:
+    await paid_yesterday(channel, await place("A-1"))
+    asked = await nodrop("days", "request", "main", DAY, "--reason", "callbacks were lost", "--by", "alice")
+    assert (asked.code, "changes nothing" in asked.out) == (0, True)
+    [waiting] = (await nodrop("days", "requests", "main", DAY, "--json")).json
+    assert (waiting["status"], waiting["dry_run"], waiting["requested_by"]) == ("waiting", True, "alice")
+    confirm = ("days", "confirm", str(waiting["id"]), "--reason", "it is right", "--by", "bob")
+    assert "this preview is waiting" in (await nodrop(*confirm)).line
+    assert await read_requested(resources)
+    assert (await nodrop(*confirm)).code == 0
+    assert await read_requested(resources)
+    listed = (await nodrop("days", "requests", "main", DAY)).out
+    assert ("for real" in listed, "preview" in listed, listed.count("done")) == (True, True, 2)
+    assert "paid" in (await nodrop("orders", "show", "A-1")).out
+    acts = (await nodrop("audit", "--about", "main", "--json")).json
+    assert [(act["by"], act["detail"]["reason"]) for act in acts[:1]] == [("bob", "it is right")]
+
+
+async def test_a_file_is_given_to_a_worker_and_wrong_ones_are_refused(
+    nodrop: Nodrop, place: Place, tmp_path: Path, resources: Resources
+) -> None:
+    await place("A-1")
+    file = tmp_path / "statement.csv"
+    file.write_bytes(b"")
+    assert "it is empty" in (await nodrop("days", "request", "main", DAY, str(file))).line
+    file.write_bytes(b"<html></html>")
+    assert (await nodrop("days", "request", "main", DAY, str(file), "--json")).json["is_uploaded"] is True
+    assert await read_requested(resources)
+    assert "web page" in (await nodrop("days", "requests", "main", DAY)).out
+    assert (await nodrop("days", "confirm", "999999", "--reason", "x")).line.startswith("no such preview")
+    assert (await nodrop("days", "requests", "main", "2020-01-01")).out.startswith("no worker was asked")
+
+
+async def test_a_dispute_is_shown_by_its_id(nodrop: Nodrop, place: Place, resources: Resources) -> None:
+    state = await place("A-1")
+    await resources.db.execute(
+        "INSERT INTO disputes (channel_account, out_trade_no, dispute_id, order_no, kind, state, amount, currency,"
+        " respond_by, opened_at, changed_at) VALUES ('main', $1, 'd-1', 'A-1', 'claim', 'open', 150, 'CNY',"
+        " now() - interval '1 hour', now(), now())",
+        state.payments[0].out_trade_no,
+    )
+    shown = await nodrop("disputes", "show", "d-1")
+    assert shown.out.startswith("dispute d-1: claim, open\n")
+    assert ("1.50 CNY" in shown.out, "OVERDUE" in shown.out) == (True, True)
+    [row] = (await nodrop("disputes", "show", "d-1", "--json")).json
+    assert (row["order_no"], row["amount"]) == ("A-1", 150)
+    assert (await nodrop("disputes", "show", "d-2")).line.startswith("there is no dispute d-2")
+
+
+async def test_a_channel_is_asked_about_a_number(nodrop: Nodrop, channel: Channel, place: Place) -> None:
+    state = await place("A-1")
+    number = state.payments[0].out_trade_no
+    known = await nodrop("lookup", "main", number)
+    assert (known.code, "nodrop knows it, as a payment of order A-1" in known.out) == (0, True)
+    unknown = await nodrop("lookup", "main", "elsewhere-1", "--by", "alice", "--json")
+    assert (unknown.json["order_no"], unknown.json["number"]) == (None, "elsewhere-1")
+    [act, *_] = (await nodrop("audit", "--about", "main", "--json")).json
+    assert (act["by"], act["detail"]) == ("alice", {"number": "elsewhere-1"})
+    assert "no account nobody" in (await nodrop("lookup", "nobody", "x")).line

@@ -154,7 +154,9 @@ async def test_an_endpoint_is_paused_and_resumed(nodrop: Nodrop) -> None:
     assert third.startswith("  1 undelivered, the oldest of ")
     assert third.endswith("; 1 dead letter")
     assert fourth.startswith("  last failure 503 after 21 ms, ")
+    assert (await nodrop("endpoints", "show", f"{HOOK}?order=1")).out.startswith(f"{HOOK}\n  paused "), "no query"
     [row] = (await nodrop("endpoints", "list", "--json")).json
+    assert (await nodrop("endpoints", "show", HOOK, "--json")).json == row
     assert (row["paused_by"], row["undelivered"], row["dead_letters"]) == ("kim", 1, 1)
     assert "paused" in (await nodrop("notifications", "list")).out
 

@@ -12,6 +12,8 @@ from core.errors import NotPossible, PreviewOutdated
 
 ORDER = "/ops/orders/{order_no}"
 CONFLICT = 409
+DANGERS = frozenset({"close", "disable"})
+"""Acts that take something away from buyers."""
 
 
 def confirm(visit: Visit, act: str, preview: Preview, *, status: int = 200, has_moved: bool = False) -> Reply:
@@ -21,10 +23,9 @@ def confirm(visit: Visit, act: str, preview: Preview, *, status: int = 200, has_
         "money/confirm.html",
         status=status,
         title=visit.language.texts[f"money.{act}"],
-        back=back_of_act(visit),
-        subject=next(iter(visit.params.values())),
         button=visit.language.texts[f"money.{act}_now"],
         preview=preview,
+        is_danger=act in DANGERS,
         has_moved=has_moved,
         fields=fields_of(preview),
     )

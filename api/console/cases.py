@@ -91,7 +91,6 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
         case=case,
         what=[] if guide is None else list(pieces(guide.what)),
         do=[] if guide is None else list(pieces(guide.do)),
-        inbox=visit.back if visit.back.startswith("/ops/cases?") else "/ops/cases",
     )
 
 

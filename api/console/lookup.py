@@ -74,7 +74,6 @@ async def _lookup_page(
         "money/lookup.html",
         status=200 if refused is None else CONFLICT,
         title=visit.language.texts["money.attach" if "order_no" in visit.params else "money.lookup"],
-        back=back_of_act(visit) if "order_no" in visit.params else "",
         form=form,
         accounts=[(name, name) for name in accounts],
         lookup=lookup,

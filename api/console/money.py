@@ -155,7 +155,6 @@ async def _refund_page(
         "money/refund.html",
         status=200 if refused is None else CONFLICT,
         title=visit.language.texts["money.refund"],
-        back=back_of_act(visit),
         state=state,
         payment=payment,
         preview=preview,

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context as Names
 from markupsafe import Markup
 
-from api.console import assets, texts
+from api.console import assets, navigation, texts
 from api.console.catalogue import find_translation
 from api.console.visit import Notice, Reader, SeeOther, Visit
 from api.http.response import HTML, Response
@@ -125,10 +125,12 @@ def _environment() -> Environment:
     environment.globals |= {
         "asset": assets.url,
         "languages": {name: language.texts["language"] for name, language in texts.LANGUAGES.items()},
-        "nav": nav,
+        "crumbs": navigation.crumbs,
+        "nav": navigation.nav,
         "notice": notice,
         "sentence": sentence,
         "t": text,
+        "title_count": navigation.title_count,
         "worded": worded,
     }
     environment.filters |= {
@@ -270,22 +272,6 @@ def notice(names: Names) -> Markup | None:
     if notice.key not in visit.language.texts:  # of the release before
         return None
     return _say(visit, notice.key, notice.values)
-
-
-@pass_context
-def nav(names: Names) -> list[tuple[str, str, bool]]:
-    """Address, key and whether it is this page, of each family of pages that the operator may read."""
-    from api.console.routes import ROWS  # noqa: PLC0415 - the table names the handlers, which render
-
-    visit = _reader(names)
-    if not isinstance(visit, Visit):
-        return []
-    pages = [row for row in ROWS if row.nav and row.route.role is not None and visit.may(row.route.role)]
-    inside = [row for row in pages if f"{visit.path}/".startswith(f"{row.route.pattern}/")]
-    this = max((row.route.pattern for row in inside), key=len, default="")
-    if this == "/ops" != visit.path:  # every page lies below the overview, and is no part of it
-        this = ""
-    return [(row.route.pattern, f"nav.{row.nav}", row.route.pattern == this) for row in pages]
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

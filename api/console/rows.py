@@ -23,6 +23,7 @@ from api.http.route import Auth, Endpoint, Media, Route
 from core.errors import NodropError
 from core.operators import Role
 from storage.postgres import sessions
+from storage.postgres.open_work import count_open_work
 
 FORM_BYTES_MAX = 64 * 1024
 
@@ -40,7 +41,10 @@ def page(pattern: str, role: Role, handler: Handler, *, nav: str = "") -> Row:
     """A page that changes nothing."""
 
     async def respond(context: Context, request: Request) -> Reply:
-        return await _call(handler, context, make_visit(context, request, pattern))
+        visit = make_visit(context, request, pattern)
+        if request.headers.get("sec-fetch-dest", "document") == "document":  # a part of a page has no navigation
+            visit.open_work = await count_open_work(visit.db)
+        return await _call(handler, context, visit)
 
     return _row("GET", pattern, role, handler, respond, 0, nav)
 

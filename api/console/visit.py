@@ -26,6 +26,7 @@ from core.operators import Role
 from core.sight import NARROW, Sight, sight_of
 from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.database import Database
+from storage.postgres.open_work import OpenWork
 from storage.postgres.sessions import Session
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -81,6 +82,8 @@ class Visit(Reader):
     db: Database
     body: Form = NO_FORM
     has_shown_notice: bool = False
+    open_work: OpenWork | None = None
+    """Counts of work that waits for people; None: not counted, as for a part of a page."""
     _query: dict[str, str] | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""The pages of acts on money, in every look; and a refund by keyboard alone."""
+"""A refund by keyboard alone."""
 
 import pytest
 from msgspec.structs import replace
@@ -6,15 +6,11 @@ from msgspec.structs import replace
 from core.operators import Role
 from storage.postgres.accounts import put_account
 from storage.postgres.orders import find_state
-from storage.postgres.refund_approvals import insert_approval
 from tests.browser.conftest import Console
-from tests.browser.looks import LEAST, axe_findings, draw, looks, overflow
 from tests.channels.sandbox.driver import SandboxDriver
 from tests.storage.postgres.tools import commit_evidence, number, paid, placed
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-_CASE = "INSERT INTO cases (order_no, channel_account, out_trade_no, reason) VALUES ($1, $2, $3, $4) RETURNING id"
 
 
 async def paid_order(console: Console, order_no: str) -> str:
@@ -42,37 +38,3 @@ async def test_a_refund_is_made_by_keyboard_alone(console: Console) -> None:
     state = await find_state(console.resources.db, "A-1")
     assert state is not None
     assert [(refund.amount, refund.note) for refund in state.refunds] == [(1250, "one cup was broken")]
-
-
-async def test_the_pages_of_acts_are_read_by_everybody_in_every_look(console: Console) -> None:
-    refund, key = await paid_order(console, "A-2"), number("A-2")
-    db = console.resources.db
-    approval = await insert_approval(
-        db,
-        order_no="A-2",
-        account=key.channel_account,
-        out_trade_no=key.out_trade_no,
-        amount=8888,
-        currency="CNY",
-        request_key="k",
-        reason="w" * 500,
-        requested_by="anna",
-        lives_s=3600.0,
-    )
-    case_id = await db.fetchval(_CASE, "A-2", *key, "double_payment")
-    for locale in ("en-GB", "zh-CN"):
-        page = await console(Role.OPERATOR, f"money-{locale.lower()}", locale=locale)
-        for name, path in {
-            "refund": f"{refund}?amount=1.00",
-            "approvals": "/ops/approvals",
-            "approval": f"/ops/approvals/{approval.id}",
-            "lookup": "/ops/lookup",
-            "query": "/ops/orders/A-2/query",
-            "answer": f"/ops/cases/{case_id}/resolve",
-            "disable": f"/ops/accounts/{key.channel_account}/disable",
-        }.items():
-            await page.goto(path)
-            async for look in looks(page, LEAST if locale == "en-GB" else LEAST[:1]):
-                assert await axe_findings(page) == [], (path, look)
-                assert await overflow(page) == [], (path, look)
-                await draw(page, f"console-{name}-{locale}.{look}")

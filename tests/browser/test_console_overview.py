@@ -6,15 +6,19 @@ from playwright.async_api import Page
 from core.operators import Role
 from tests.api.console.test_overview import make_silent, roll
 from tests.browser.conftest import Console
-from tests.browser.looks import axe_findings, draw, looks, overflow
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 async def fill(console: Console) -> None:
-    """Figures in every part of the page."""
+    """Figures in every part of the page, and their account."""
+    await console.resources.db.execute("INSERT INTO accounts (name, channel, sealed) VALUES ('main', 'sandbox', '')")
+    await fill_figures(console)
+
+
+async def fill_figures(console: Console) -> None:
+    """Figures of the account `main` in every part of the overview."""
     resources = console.resources
-    await resources.db.execute("INSERT INTO accounts (name, channel, sealed) VALUES ('main', 'sandbox', '')")
     await roll(resources, "all", "", '{"placed": 120, "closed": 9}')
     await roll(
         resources,
@@ -68,15 +72,3 @@ async def test_what_is_read_does_not_change_under_the_eyes(console: Console) -> 
     await page.locator("[data-part=span] td", has_text="31").wait_for()
     assert await row.inner_text() == before, "the table is open"
     assert await table.get_attribute("open") is not None
-
-
-async def test_both_pages_in_every_look(console: Console) -> None:
-    await fill(console)
-    page = await console(Role.VIEWER)
-    for address in ("/ops?span=24h", "/ops/accounts/main"):
-        await page.goto(address)
-        await page.get_by_text("Callbacks have stopped").first.wait_for()
-        async for look in looks(page):
-            assert await overflow(page) == [], (address, look)
-            assert await axe_findings(page) == [], (address, look)
-            await draw(page, f"console-{'overview' if 'span' in address else 'account'}-{look}")

@@ -1,18 +1,13 @@
-"""Signing in as a person does it, by keyboard and without a script; and every page of the console in every look."""
-
-import re
+"""Signing in as a person does it, by keyboard and without a script."""
 
 import pyotp
 import pytest
 from playwright.async_api import Page, Route
 
-from api.console.routes import ROWS
 from core.operators import Role
 from runtime.passwords import hash_password
-from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.operators import insert_operator
 from tests.browser.conftest import Console
-from tests.browser.looks import ALL, LEAST, PICTURES, axe_findings, draw, looks, overflow
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -112,51 +107,6 @@ async def test_a_link_in_a_message_opens_its_page_for_an_operator_who_is_signed_
     await page.get_by_text("Your session has ended").wait_for()
     await page.goto("/ops/audit")
     assert await path_of(page) == "/ops/audit", "it has not: the form did nothing"
-
-
-PAGES = [
-    row.route.pattern
-    for row in ROWS
-    if row.route.method == "GET" and "{" not in row.route.pattern and not row.route.pattern.endswith((".csv", "/live"))
-]
-
-
-async def test_every_page_is_read_by_everybody_in_every_look(console: Console) -> None:
-    """Axe finds nothing and nothing is wider than the screen: small and large, light and dark. Pages of parameters are
-    looked at where they are tested.
-    """
-    await add(console, "bob-with-a-name-as-long-as-it-may-be-40")
-    for number in range(3):
-        detail = {"reason": "x" * 200, "address": "2001:db8:ffff:ffff::/64"}
-        act = Act(by="bob", via=Via.CONSOLE, action="orders.close", subject=f"A-{'9' * 60}{number}", detail=detail)
-        await write_act(console.resources.db, act)
-    page = await console(Role.ADMIN)
-    found: dict[str, object] = {}
-    for path in PAGES:
-        response = await page.goto(path)
-        assert response is not None
-        assert response.status in {200, 400, 404}, path  # some pages want a query
-        if not (await response.text()).lstrip().lower().startswith("<!doctype html>"):  # a part, for a script
-            continue
-        name = re.sub(r"\W+", "-", path).strip("-")
-        async for look in looks(page, ALL if PICTURES else LEAST):
-            if findings := [*await axe_findings(page), *await overflow(page)]:
-                found[f"{path} {look}"] = findings
-            await draw(page, f"console-{name}.{look}")
-    assert found == {}
-
-
-async def test_the_page_to_sign_in_is_read_by_everybody_in_every_look(console: Console) -> None:
-    page = await console.open(locale="zh-CN")
-    await page.goto("/ops/signin")
-    await page.get_by_label("名称").fill("alice")
-    await page.get_by_label("密码").fill("wrong")
-    await page.get_by_role("button", name="登录").click()
-    await page.get_by_text("名称、密码或验证码不正确。").wait_for()
-    async for look in looks(page, ALL):
-        assert await axe_findings(page) == [], look
-        assert await overflow(page) == [], look
-        await draw(page, f"console-signin-zh.{look}")
 
 
 async def test_times_are_in_the_readers_zone(console: Console) -> None:

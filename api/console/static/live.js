@@ -1,8 +1,8 @@
-// A page that is kept current: the parts of a fragment take the place of those that have changed. A part with the focus,
+// A page that is kept current: the parts of a fragment change in place, so the focus and what was scrolled stay. A part
 // with an open table or with selected text waits; a page that is not seen rests.
 
 // The address of that module holds a hash of its content, so it is read from the page.
-const { localTimes, copyButtons } = await import(document.querySelector('script[src*="/ops."]').src);
+const { morph, parse } = await import(document.querySelector('script[src*="/ops."]').src);
 
 const live = document.querySelector("[data-live]");
 const button = document.querySelector("[data-pause]");
@@ -13,21 +13,14 @@ let failed = 0;
 
 function isBusy(part) {
   const selection = document.getSelection();
-  return part.contains(document.activeElement)
-    || part.querySelector("details[open]") !== null
+  return part.querySelector("details[open]") !== null
     || (selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode));
 }
 
 function replaceParts(html) {
-  const fresh = new DOMParser().parseFromString(html, "text/html");
-  for (const part of fresh.querySelectorAll("[data-part]")) {
+  for (const part of parse(html).querySelectorAll("[data-part]")) {
     const old = live.querySelector(`[data-part="${part.dataset.part}"]`);
-    if (!old || isBusy(old) || old.dataset.seen === part.innerHTML) continue;
-    const seen = part.innerHTML;
-    old.replaceChildren(...part.childNodes);
-    old.dataset.seen = seen;
-    localTimes(old);
-    copyButtons(old);
+    if (old && !isBusy(old)) morph(old, part);
   }
 }
 
@@ -56,8 +49,8 @@ function show() {
 
 if (live) {
   if (button) {
-    button.hidden = false;
     show();
+    button.classList.remove("unready");
     button.addEventListener("click", () => {
       isPaused = !isPaused;
       show();

@@ -1,4 +1,4 @@
-// What every page of the console has: times in the reader's zone, spans that go on, and buttons that copy.
+// What every page of the console has: times in the reader's zone, buttons that copy, and parts that change in place.
 
 const drift = Date.now() - Date.parse(document.body.dataset.now);
 // Swedish is written as ISO 8601 has it, in any zone: 2026-11-27 14:05:09. No reader takes the month for the day.
@@ -18,6 +18,59 @@ export function localTimes(root = document) {
 export function copyButtons(root = document) {
   if (!navigator.clipboard) return;
   for (const button of root.querySelectorAll("button[data-copy]")) button.hidden = false;
+}
+
+// Give `old` the content of `fresh` node by node: what is the same stays the same element, so the focus, a selection,
+// what was scrolled and what was opened stay too. An open <details> is the reader's, never the server's. Space between
+// elements counts for nothing.
+export function morph(old, fresh) {
+  const rest = [...old.childNodes].filter(isSeen);
+  const coming = [...fresh.childNodes].filter(isSeen);
+  while (coming.length) {
+    const node = coming.shift();
+    const at = isAlike(rest[0], node) ? 0 : rest.findIndex((each) => keyOf(each) && isAlike(each, node));
+    if (at >= 0) {
+      for (const gone of rest.splice(0, at)) gone.remove();
+      update(rest.shift(), node);
+    } else if (rest.length && !(keyOf(rest[0]) && coming.some((each) => isAlike(rest[0], each)))) {
+      rest.shift().replaceWith(node);
+    } else {
+      const place = rest[0] ?? null;
+      old.insertBefore(node, place);
+      old.insertBefore(document.createTextNode(" "), place);
+    }
+  }
+  for (const gone of rest) gone.remove();
+}
+
+const isSeen = (node) => node.nodeType === Node.ELEMENT_NODE || node.nodeValue.trim() !== "";
+const keyOf = (node) => node.id || node.dataset?.key || "";
+
+function isAlike(one, other) {
+  return one !== undefined && one.nodeName === other.nodeName && keyOf(one) === keyOf(other);
+}
+
+function update(was, node) {
+  if (was.nodeType !== Node.ELEMENT_NODE) {
+    if (was.nodeValue !== node.nodeValue) was.nodeValue = node.nodeValue;
+    return;
+  }
+  copyAttributes(was, node);
+  morph(was, node);
+}
+
+function copyAttributes(was, node) {
+  const kept = was.nodeName === "DETAILS" ? "open" : null;
+  for (const { name } of [...was.attributes]) if (name !== kept && !node.hasAttribute(name)) was.removeAttribute(name);
+  for (const { name, value } of node.attributes) if (name !== kept && was.getAttribute(name) !== value) was.setAttribute(name, value);
+}
+
+// The nodes of a fragment, as they are to be seen.
+export function parse(html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  localTimes(fresh);
+  copyButtons(fresh);
+  return fresh.body;
 }
 
 addEventListener("click", async (event) => {

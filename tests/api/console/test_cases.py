@@ -40,7 +40,7 @@ async def test_the_inbox_has_the_oldest_first_and_escapes_what_strangers_wrote(
     assert "&lt;script&gt;" in text
     assert "Paid after the close" in text
     assert 'href="/ops/orders/A-2"' in text
-    assert "data-assign" not in text, "a viewer takes no case"
+    assert 'data-press="a"' not in text, "a viewer takes no case"
 
 
 async def test_the_inbox_is_chosen_by_reason_age_and_operator(signed_in: SignedIn, resources: Resources) -> None:

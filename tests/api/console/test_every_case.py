@@ -48,7 +48,7 @@ async def test_a_case_of_every_reason_is_explained_and_answered(
             assert language.texts[f"reason.{reason}"] in shown, (reason, lang)
             assert language.texts["cases.unknown"] not in shown, (reason, lang)
             assert language.texts[f"reason.{reason}"] in await page(anna, f"{here}/resolve", lang), (reason, lang)
-        assert f'href="{here}/resolve" data-resolve' in await page(anna, here)
+        assert f'href="{here}/resolve" data-press="r"' in await page(anna, here)
         offered = re.findall(rf'href="{here}/resolve\?choice=(\w+)"', await page(anna, f"{here}/resolve"))
         assert tuple(offered) == choices_for(reason), reason
         for choice in choices_for(reason):

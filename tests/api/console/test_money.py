@@ -114,7 +114,7 @@ async def test_what_cannot_be_refunded_has_no_button(signed_in: SignedIn, paid: 
     order, anna = await paid(), await signed_in(Role.OPERATOR)
     page = await anna.get(f"{order.refund}?amount=88.89")
     assert "So much is not left" in text_of(page)
-    assert 'method="post" action="/ops/orders' not in page.body.decode()
+    assert 'class="act"' not in page.body.decode()
     refused = await anna.post(order.refund, {"amount": "88.89", **REASON})
     assert (refused.status, "So much is not left" in text_of(refused)) == (409, True)
     for wrong in ("1.001", "x", "0"):

@@ -16,7 +16,7 @@ from tests.api.driver import Client, Response
 
 def orders_in(page: Response) -> list[str]:
     assert page.status == 200, page.body.decode()
-    return re.findall(r'<td><a href="/ops/orders/([^"]+)">', page.body.decode())
+    return re.findall(r'<td class="id"><a href="/ops/orders/([^"]+)">', page.body.decode())
 
 
 async def place(client: Client, **fields: object) -> str:
@@ -114,3 +114,15 @@ async def test_the_file_has_what_the_list_has_and_no_formula(
     assert "orders-incomplete.csv" in cut.headers["content-disposition"]
     acts = await resources.db.fetch("SELECT by, action FROM audit WHERE action = 'orders.csv'")
     assert {tuple(row) for row in acts} == {("operator", "orders.csv")}
+
+
+async def test_cases_about_the_order_and_about_its_payment_stand_side_by_side(
+    signed_in: SignedIn, client: Client, resources: Resources, account: str
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    number = placed["payments"][0]["out_trade_no"]
+    sql = "INSERT INTO cases (order_no, reason, channel_account, out_trade_no) VALUES ($1, $2, $3, $4)"
+    await resources.db.execute(sql, placed["order_no"], "paid_late", None, None)
+    await resources.db.execute(sql, placed["order_no"], "double_payment", account, number)
+    page = await (await signed_in(Role.VIEWER)).get("/ops/orders")
+    assert orders_in(page) == [placed["order_no"]]

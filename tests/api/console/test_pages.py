@@ -120,7 +120,7 @@ async def test_a_fault_of_a_form_leads_back_to_its_page(admin: ConsoleClient) ->
         "/ops/operators", {"name": "bob", "role": "viewer"}, referer="http://pay.test/ops/operators"
     )
     assert refused.status == 400
-    assert '<a href="/ops/operators">Back</a>' in refused.body.decode()
+    assert '<a class="button primary" href="/ops/operators">Back</a>' in refused.body.decode()
     for referer in ("https://evil.example/ops/x", "http://pay.test//evil.example", "http://pay.test/o/x", ""):
         page = (await admin.post("/ops/operators", {}, referer=referer)).body.decode()
         assert ">Back<" not in page, referer
@@ -145,9 +145,12 @@ async def test_the_navigation_has_what_the_role_may_read(signed_in: SignedIn) ->
         page = (await (await signed_in(role)).get("/ops/me")).body.decode()
         for row in ROWS:
             if row.nav and row.route.role is not None:
-                assert (f'<li><a href="{row.route.pattern}">' in page) is role.may(row.route.role), row
+                assert (f'<li><a href="{row.route.pattern}" data-go=' in page) is role.may(row.route.role), row
     page = (await (await signed_in(Role.ADMIN)).get("/ops/operators/viewer")).body.decode()
-    assert '<a href="/ops/operators" aria-current="page">' in page
+    assert '<a href="/ops/operators" data-go="s" class="above">' in page
+    assert "aria-current" not in page, "it is a page below"
+    page = (await (await signed_in(Role.ADMIN)).get("/ops/operators")).body.decode()
+    assert '<a href="/ops/operators" data-go="s" aria-current="page">' in page
     assert page.count("aria-current") == 1
 
 

@@ -22,6 +22,7 @@ from storage.postgres import (
     endpoints,
     inbox,
     notifications,
+    open_work,
     pending,
     refund_approvals,
     refunds,
@@ -178,6 +179,7 @@ async def look_around(db: Database, order_no: str) -> None:
     for state in (None, DisputeState.LOST):
         await list_disputes(db, limit=2, state=state)
     await notifications.list_dead_letters(db, 2)
+    await open_work.count_open_work(db)
     await accounts.count_open_work(db, "alipay", limit=2)
     for open_only in (True, False):
         await refund_approvals.list_approvals(db, open_only=open_only, limit=2)

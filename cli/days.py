@@ -204,7 +204,7 @@ def _show(found: Day, *, as_json: bool) -> None:
         print_json(view_of(found.day, found.closing))
         return
     closing = found.closing
-    click.echo(printable(f"{closing.account}, {found.day}: statement {closing.statement}"))
+    click.echo(printable(f"{closing.account}, {found.day} ({found.calendar}): statement {closing.statement}"))
     if closing.run is not None:
         click.echo(printable(f"  run {closing.run.id} {closing.run.status} {closing.run.last_error}".rstrip()))
     click.echo(f"  differences: {closing.open_differences} open, {closing.resolved_differences} resolved")

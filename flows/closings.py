@@ -38,10 +38,11 @@ log = structlog.get_logger()
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """One closing with its day and when its money here was summed."""
+    """One closing with its day, and the calendar of the channel as an offset: `UTC+08:00`."""
 
     day: date
     closing: Closing
+    calendar: str
 
 
 async def read_day(resources: Resources, name: str, day: date) -> Day:
@@ -172,9 +173,11 @@ def _preview(closing: Closing, day: date) -> Preview:
 
 
 def _day(row: ClosingRow, account: Account, *, now: datetime) -> Day:
-    _, until = day_bounds(row.day, account.channel.statement_zone)
+    zone = account.channel.statement_zone
+    since, until = day_bounds(row.day, zone)
     return Day(
         day=row.day,
+        calendar=f"UTC{since.astimezone(zone).isoformat()[-6:]}",
         closing=Closing(
             account=row.account,
             lines=lines_of(row.here, row.there),

@@ -74,13 +74,9 @@ async def download(_context: Context, visit: Visit) -> Reply:
     run = await _run(visit)
     await visit.record("reconciliation.csv", str(run.id), {"account": run.account})
     found = await list_differences(visit.db, run.id, DIFFERENCES_MAX)
-    sight = visit.sight
     header = ("row", "kind", "order_no", "out_trade_no", "channel_transaction_id", "detail")
     rows = [
-        (
-            *(each.row_no, each.kind.value, each.order_no, each.out_trade_no, each.channel_transaction_id),
-            sight.text(each.detail),
-        )
+        (each.row_no, each.kind.value, each.order_no, each.out_trade_no, each.channel_transaction_id, each.detail)
         for each in found
     ]
     return csv_reply(f"reconciliation-{run.id}", header, rows)

@@ -108,7 +108,7 @@ ROWS: tuple[Row, ...] = (
     page("/ops/disputes", _VIEWER, disputes.show),
     page("/ops/reconciliation", _VIEWER, reconciliation.show),
     page("/ops/reconciliation/{id}", _VIEWER, reconciliation.show_one),
-    page("/ops/reconciliation/{id}/differences.csv", _VIEWER, reconciliation.download),
+    page("/ops/reconciliation/{id}/differences.csv", _OPERATOR, reconciliation.download),
     page("/ops/certificates", _VIEWER, certificates.show, nav="certificates"),
     #
     # -- accounts

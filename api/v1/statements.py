@@ -60,6 +60,5 @@ async def get(context: Context, request: Request) -> Response:
 
 
 def view_request(request: StatementRequest) -> StatementRequestView:
-    fields = msgspec.structs.asdict(request)
-    del fields["attempt"]
-    return StatementRequestView(is_uploaded=fields.pop("sha256") is not None, **fields)
+    fields = {name: getattr(request, name) for name in StatementRequestView.__struct_fields__ if name != "is_uploaded"}
+    return StatementRequestView(is_uploaded=request.sha256 is not None, **fields)

@@ -58,7 +58,7 @@ async def test_a_day_has_its_money_here_and_in_the_statement(harness: FlowHarnes
     name = await new_account(harness, "closing-both")
     await paid_yesterday(harness, name)
     day = await read_day(harness.resources, name, YESTERDAY)
-    assert day.closing.statement is StatementState.MISSING
+    assert (day.closing.statement, day.calendar) == (StatementState.MISSING, "UTC+00:00")
     [line] = day.closing.lines
     assert (line.here.payments, line.here.paid, line.net, line.there) == (1, AMOUNT, AMOUNT, None)
 

@@ -130,6 +130,9 @@ async def test_a_statement_is_fetched_again_as_a_preview(
     assert b"paid_there_only" in file.body
     viewer = await signed_in(Role.VIEWER)
     assert b"/upload" not in (await viewer.get(DAY)).body
+    assert b".csv" not in (await viewer.get(f"/ops/reconciliation/{run.id}")).body
+    assert (await viewer.get(f"/ops/reconciliation/{run.id}/differences.csv")).status == 403
+    assert (await viewer.get("/ops/days.csv")).status == 200
 
 
 async def test_a_difference_leads_to_its_case(

@@ -45,7 +45,8 @@ class CallbackRow(msgspec.Struct, frozen=True, kw_only=True):
     `verdict` is `genuine`, `hint` (its signature covers a part only), `unreadable`, or why it was refused; `detail` is
     the adapter's code. `order_no` and `out_trade_no` of a refused one are what its body claims. `evidence` is what a
     genuine one says, `kind` its word. `copies` counts how often it came, `last_at` the last time, if that is kept.
-    `network` and `body_bytes` are known of refused ones.
+    `network` and `body_bytes` are known of refused ones; their `notification_id`, `claimed_serial` (of the key) and
+    `claimed_at` (of the signature) are what they say of themselves.
     """
 
     id: str
@@ -69,6 +70,8 @@ class CallbackRow(msgspec.Struct, frozen=True, kw_only=True):
     network: str
     body_bytes: int | None
     has_body: bool
+    claimed_serial: str = ""
+    claimed_at: str = ""
 
 
 class RawCallback(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,13 +85,18 @@ class RawCallback(msgspec.Struct, frozen=True, kw_only=True):
 _STORED = """c.id, false AS is_refused, c.channel_account, c.out_trade_no, c.notification_id, c.evidence::text,
        c.is_hint, c.received_at, NULL::timestamptz AS last_at, c.handled_at, c.dead_at, c.due_at, c.attempt, c.outcome,
        c.copies::bigint, NULL AS verdict, '' AS detail, '' AS network, NULL::integer AS body_bytes,
-       c.body <> '' AS has_body"""
+       c.body <> '' AS has_body, '' AS claimed_serial, '' AS claimed_at"""
 _ORDER = """(SELECT order_no FROM payments p
          WHERE p.channel_account = c.channel_account AND p.out_trade_no = c.out_trade_no)"""
-_REFUSED = """c.id, true AS is_refused, c.channel_account, c.out_trade_no, NULL AS notification_id, NULL AS evidence,
-       false AS is_hint, c.received_at, c.last_at, NULL::timestamptz AS handled_at, NULL::timestamptz AS dead_at,
-       NULL::timestamptz AS due_at, 0 AS attempt, NULL AS outcome, c.copies, c.verdict, c.detail, c.network,
-       c.body_bytes, c.body IS NOT NULL AS has_body"""
+_REFUSED = """c.id, true AS is_refused, c.channel_account, c.out_trade_no, c.claimed_id AS notification_id,
+       NULL AS evidence, false AS is_hint, c.received_at, c.last_at, NULL::timestamptz AS handled_at,
+       NULL::timestamptz AS dead_at, NULL::timestamptz AS due_at, 0 AS attempt, NULL AS outcome, c.copies, c.verdict,
+       c.detail, c.network, c.body_bytes, c.body IS NOT NULL AS has_body, c.claimed_serial, c.claimed_at"""
+# One that named no payment is of the order of the genuine callback with the same message, once that has come.
+_REFUSED_ORDER = """coalesce(c.order_no, (
+        SELECT p.order_no
+          FROM callbacks s JOIN payments p ON p.channel_account = s.channel_account AND p.out_trade_no = s.out_trade_no
+         WHERE s.channel_account = c.channel_account AND s.notification_id = c.claimed_id LIMIT 1))"""
 
 # Callbacks are filed under the number of their payment, or under another id of it. What has no number (a dispute, a
 # message about several payments) is looked for among the newest such of the account.
@@ -117,6 +125,13 @@ SELECT * FROM (
       FROM named n CROSS JOIN LATERAL (SELECT * FROM callbacks WHERE callbacks.id = n.id LIMIT 1) c
     UNION ALL
     SELECT {_REFUSED}, c.order_no FROM refused_callbacks c WHERE c.order_no = $1
+    UNION ALL
+    SELECT {_REFUSED}, $1::text
+      FROM (SELECT DISTINCT s.channel_account, s.notification_id
+              FROM named n CROSS JOIN LATERAL (SELECT * FROM callbacks WHERE callbacks.id = n.id LIMIT 1) s) m
+     CROSS JOIN LATERAL (SELECT * FROM refused_callbacks r
+                          WHERE r.channel_account = m.channel_account AND r.claimed_id = m.notification_id
+                            AND r.order_no IS NULL LIMIT $2) c
 ) AS every
  ORDER BY received_at, id
  LIMIT $2"""
@@ -145,7 +160,7 @@ SELECT {_STORED}, {_ORDER} AS order_no
 _IS_HANDLED = " AND handled_at IS NOT NULL"
 
 _REFUSED_PAGE = f"""
-SELECT {_REFUSED}, c.order_no
+SELECT {_REFUSED}, {_REFUSED_ORDER} AS order_no
   FROM refused_callbacks c
  WHERE received_at >= coalesce($4::timestamptz, '-infinity') AND (received_at, id) < {_AFTER}{{more}}
  ORDER BY received_at DESC, id DESC LIMIT $1"""
@@ -170,7 +185,7 @@ _OF_ACCOUNT_AMONG_FEW = " AND channel_account || '' = $5"
 """Not by an index of the account, which has all of its callbacks."""
 
 _GET_STORED = f"SELECT {_STORED}, {_ORDER} AS order_no FROM callbacks c WHERE id = $1"
-_GET_REFUSED = f"SELECT {_REFUSED}, c.order_no FROM refused_callbacks c WHERE id = $1"
+_GET_REFUSED = f"SELECT {_REFUSED}, {_REFUSED_ORDER} AS order_no FROM refused_callbacks c WHERE id = $1"
 
 _RAW_STORED = """
 SELECT channel_account, notification_id, headers::text, body, sealed_under FROM callbacks WHERE id = $1"""
@@ -318,6 +333,8 @@ def _row(row: Any) -> CallbackRow:
         network=row["network"],
         body_bytes=row["body_bytes"],
         has_body=row["has_body"],
+        claimed_serial=row["claimed_serial"],
+        claimed_at=row["claimed_at"],
     )
 
 

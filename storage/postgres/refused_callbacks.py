@@ -37,12 +37,14 @@ KEPT_MAX = 20_000
 # Sorted, so that two processes that store copies of each other's do not lock each other up.
 _INSERT = """
 INSERT INTO refused_callbacks AS k (channel_account, verdict, detail, copies, out_trade_no, order_no, body_hash,
-                                    body_bytes, network, headers, body, sealed_under)
+                                    body_bytes, network, headers, body, sealed_under, claimed_id, claimed_serial,
+                                    claimed_at)
 SELECT channel_account, verdict, detail, copies, out_trade_no, order_no, decode(body_hash, 'base64'), body_bytes,
-       network, headers, decode(body, 'base64'), sealed_under
+       network, headers, decode(body, 'base64'), sealed_under, claimed_id, claimed_serial, claimed_at
   FROM jsonb_to_recordset($1::text::jsonb) AS r(
        channel_account text, verdict text, detail text, copies bigint, out_trade_no text, order_no text,
-       body_hash text, body_bytes integer, network text, headers jsonb, body text, sealed_under text)
+       body_hash text, body_bytes integer, network text, headers jsonb, body text, sealed_under text, claimed_id text,
+       claimed_serial text, claimed_at text)
  WHERE out_trade_no IS NULL
     OR (SELECT count(*) FROM refused_callbacks e
          WHERE e.channel_account = r.channel_account AND e.out_trade_no = r.out_trade_no) < $2
@@ -184,6 +186,9 @@ def _row(one: RefusedCallback, number: str | None, order_no: str | None, sealer:
         "headers": {} if sealer is None else dict(one.headers),
         "body": body,
         "sealed_under": None if sealer is None else sealer.first,
+        "claimed_id": one.claims.message_id or None,
+        "claimed_serial": one.claims.serial,
+        "claimed_at": one.claims.at,
     }
 
 

@@ -108,6 +108,11 @@ UNION ALL
 SELECT '{NumberKind.CALLBACK_ID}', id::text, order_no, channel_account, id::text
   FROM refused_callbacks WHERE id = $3::uuid
 UNION ALL
+SELECT '{NumberKind.CHANNEL_NOTIFICATION_ID}', r.claimed_id, r.order_no, r.channel_account, r.id::text
+  FROM accounts a
+ CROSS JOIN LATERAL (SELECT * FROM refused_callbacks
+                      WHERE channel_account = a.name AND claimed_id = $1 LIMIT {MATCHES_MAX} OFFSET 0) AS r
+UNION ALL
 (SELECT '{NumberKind.DISPUTE_ID}', dispute_id, order_no, channel_account, NULL
    FROM disputes WHERE dispute_id = $1 LIMIT {MATCHES_MAX})
 UNION ALL

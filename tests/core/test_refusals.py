@@ -11,8 +11,10 @@ from core.refusals import (
     DETAIL_CHARACTERS_MAX,
     HEADER_CHARACTERS_MAX,
     NO_ACCOUNT,
+    Claims,
     Verdict,
     claimed_ids,
+    claims_of,
     network_of,
     refused_callback,
     verdict_of,
@@ -51,6 +53,44 @@ def test_each_fault_of_the_verification_is_a_verdict(error: NodropError, verdict
 )
 def test_the_ids_that_a_body_claims_are_read_without_trusting_its_form(body: bytes, ids: tuple[str, ...]) -> None:
     assert claimed_ids(body) == ids
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "claims"),
+    [
+        (
+            {"wechatpay-serial": "PUB_KEY_ID_0114232134912410000000000000", "wechatpay-timestamp": "1732340000"},
+            b'{"id":"EV-2018022511223320873","resource":{"ciphertext":"x"}}',
+            Claims(
+                message_id="EV-2018022511223320873", serial="PUB_KEY_ID_0114232134912410000000000000", at="1732340000"
+            ),
+        ),
+        (
+            {"stripe-signature": "t=1492774577,v1=5257a8"},
+            b'{"id": "evt_000001"}',
+            Claims(message_id="evt_000001", at="1492774577"),
+        ),
+        (
+            {
+                "paypal-cert-url": "https://api.paypal.com/v1/notifications/certs/CERT-1",
+                "paypal-transmission-time": "2026-11-23T04:30:00Z",
+            },
+            b' { "id" : "WH-000001" }',
+            Claims(message_id="WH-000001", serial="CERT-1", at="2026-11-23T04:30:00Z"),
+        ),
+        ({}, b"app_id=1&notify_id=ac05099524730693a8b330c5&x=1", Claims(message_id="ac05099524730693a8b330c5")),
+        ({"wechatpay-serial": "<script>", "wechatpay-timestamp": "now"}, b'{"id":"<script>x"}', Claims()),
+        ({}, b'{"other":1,"id":"EV-000001"}', Claims()),
+        ({}, b'{"id":"' + b"x" * 129 + b'"}', Claims()),
+        ({}, b"\xff\x00", Claims()),
+    ],
+)
+def test_the_claims_of_a_callback_about_itself_are_texts_of_their_forms(
+    headers: dict[str, str], body: bytes, claims: Claims
+) -> None:
+    assert claims_of(headers, body) == claims
+    assert refused_callback("main", CallbackForged(), headers, body, "203.0.113.9").claims == claims
+    assert refused_callback("main", UnknownAccount(), headers, body, "203.0.113.9").claims == Claims()
 
 
 def test_a_body_claims_a_few_ids_at_most() -> None:

@@ -1,6 +1,7 @@
 """Refused callbacks are written beside the requests, and each callback that came is explained by its bytes."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -17,10 +18,17 @@ from flows.refusals import write_refusals
 from flows.retention import delete_old
 from runtime.accounts import RELOAD_S
 from storage.postgres.accounts import put_account
-from storage.postgres.callback_history import CallbackRow, CallbackState, callbacks_of_order, list_callbacks
+from storage.postgres.callback_history import (
+    CallbackRow,
+    CallbackState,
+    callbacks_of_order,
+    find_callback,
+    list_callbacks,
+)
 from storage.postgres.order_facts import find_facts
 from storage.postgres.personal_data import erase_rows, export_order
 from storage.postgres.refused_callbacks import find_refused_counts
+from storage.postgres.search import find_by_number
 from storage.redis.parked_callbacks import ParkedCallback
 from tests.channels.reports import CallbackRequest, Key
 from tests.flows.conftest import FlowHarness
@@ -69,6 +77,38 @@ async def test_a_refused_callback_is_seen_at_the_order_that_it_claims(harness: F
     assert told == [("callback_refused", "forged"), ("callback_refused", "stale")]
     assert await counts(harness) == {("main", Verdict.FORGED): 1, ("main", Verdict.STALE): 1}
     assert await write_refusals(harness.resources) == 0
+
+
+async def test_a_sealed_one_is_seen_at_its_order_once_the_same_message_is_genuine(harness: FlowHarness) -> None:
+    """WeChat Pay seals what a callback is about, so a refused one names no payment."""
+    state, other = await harness.placed_order(), await harness.placed_order()
+    genuine = harness.callback(state.payments[0])
+    message_id = json.loads(genuine.body)["id"]
+    sealed = json.dumps({"id": message_id, "resource": {"ciphertext": "sealed"}}).encode()
+    headers = dict(genuine.headers) | {"wechatpay-serial": "7D2A", "wechatpay-timestamp": "1732340000"}
+    await refuse(harness, CallbackRequest(headers, sealed))
+    db = harness.resources.db
+    [row], _ = await list_callbacks(db, state=CallbackState.REFUSED)
+    assert (row.order_no, row.notification_id) == (None, message_id)
+    assert (row.claimed_serial, row.claimed_at) == ("7D2A", "1732340000")
+    assert await of_order(harness, state) == []
+    [match] = await find_by_number(db, message_id)
+    assert (match.callback_id, match.order_no) == (row.id, None)
+
+    harness.pay(state.payments[0])
+    await harness.receive("main", genuine)
+    rows = await of_order(harness, state)
+    assert [(each.state, each.order_no) for each in rows] == [
+        (CallbackState.REFUSED, state.order.order_no),
+        (CallbackState.HANDLED, state.order.order_no),
+    ]
+    known = await find_callback(db, row.id)
+    assert known is not None
+    assert known.order_no == state.order.order_no
+    assert await of_order(harness, other) == []
+    facts = await find_facts(db, state.order.order_no)
+    assert facts is not None
+    assert [entry.text for entry in story_of(facts) if entry.refused_id] == ["callback_refused"]
 
 
 async def test_an_account_that_does_not_exist_is_noted_by_its_name_alone(harness: FlowHarness) -> None:

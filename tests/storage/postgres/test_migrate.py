@@ -67,6 +67,8 @@ ALL = [
     "0045_find_by_channel_refund.sql",
     "0051_cases_open_by_reason.sql",
     "0055_statement_attempts.sql",
+    "0057_refused_claims.sql",
+    "0058_refused_by_claim.sql",
     "0060_phrases.sql",
 ]
 

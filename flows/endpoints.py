@@ -48,12 +48,12 @@ class ServedEndpoint(Struct, frozen=True, kw_only=True):
 async def list_served(db: Database, now: datetime) -> list[ServedEndpoint]:
     """Those with the oldest undelivered notification first, then those of the last day."""
     rows = {row.endpoint: row for row in await endpoints.list_endpoints(db)}
-    counted = [each for each in await rollups.read(db, Step.HOUR, _day_before(now)) if each.scope is Scope.ENDPOINT]
-    names = [*rows, *sorted({each.name for each in counted if each.name} - rows.keys())]
-    return [
-        _served(rows.get(name) or nothing_waits(name), [each.figures for each in counted if each.name == name])
-        for name in names
-    ]
+    figures: dict[str, list[Figures]] = {}
+    for each in await rollups.read(db, Step.HOUR, _day_before(now)):
+        if each.scope is Scope.ENDPOINT and each.name:
+            figures.setdefault(each.name, []).append(each.figures)
+    names = [*rows, *sorted(figures.keys() - rows.keys())]
+    return [_served(rows.get(name) or nothing_waits(name), figures.get(name, ())) for name in names]
 
 
 async def find_served(db: Database, endpoint: str, now: datetime) -> ServedEndpoint:
@@ -80,8 +80,12 @@ def _served(row: EndpointRow, figures: Sequence[Figures]) -> ServedEndpoint:
 async def preview_pausing(resources: Resources, endpoint: str) -> Preview:
     """The effect of pausing it. Raises InvalidRequest."""
     name = check_endpoint(resources, endpoint)
-    served = await find_served(resources.db, name, resources.clock.now())
-    pause = served.row.pause
+    return preview_pausing_of(await find_served(resources.db, name, resources.clock.now()))
+
+
+def preview_pausing_of(served: ServedEndpoint) -> Preview:
+    """The same of one that was read."""
+    name, pause = served.row.endpoint, served.row.pause
     return preview_pause(
         name,
         undelivered=served.row.undelivered,
@@ -106,10 +110,13 @@ async def pause_endpoint(resources: Resources, endpoint: str, *, by: str, reason
 async def preview_resuming(resources: Resources, endpoint: str) -> Preview:
     """The effect of resuming it. Raises InvalidRequest."""
     name = check_endpoint(resources, endpoint)
-    row = (await find_served(resources.db, name, resources.clock.now())).row
-    return preview_resume(
-        name, held=row.held, per_s=resources.settings.notify_resend_per_s, is_paused=row.pause is not None
-    )
+    return preview_resuming_of(resources, await find_served(resources.db, name, resources.clock.now()))
+
+
+def preview_resuming_of(resources: Resources, served: ServedEndpoint) -> Preview:
+    """The same of one that was read."""
+    row, per_s = served.row, resources.settings.notify_resend_per_s
+    return preview_resume(row.endpoint, held=row.held, per_s=per_s, is_paused=row.pause is not None)
 
 
 async def resume_endpoint(resources: Resources, endpoint: str) -> None:

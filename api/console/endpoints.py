@@ -18,11 +18,12 @@ from flows.endpoints import (
     find_served,
     list_served,
     pause_endpoint,
-    preview_pausing,
-    preview_resuming,
+    preview_pausing_of,
+    preview_resuming_of,
     resume_endpoint,
 )
 from storage.postgres.deliveries import Choice, Listed, list_notifications
+from storage.postgres.endpoints import READ_MAX
 
 ROWS = 20
 """Notifications of each kind that the page of an endpoint shows."""
@@ -36,7 +37,8 @@ class EndpointQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 async def show_all(_context: Context, visit: Visit) -> Reply:
     served = await list_served(visit.db, visit.now)
-    return render(visit, "endpoints/list.html", title=visit.language.texts["endpoints.title"], served=served)
+    title = visit.language.texts["endpoints.title"]
+    return render(visit, "endpoints/list.html", title=title, served=served, read_max=READ_MAX)
 
 
 async def show_one(context: Context, visit: Visit) -> Reply:
@@ -68,7 +70,7 @@ async def resume(context: Context, visit: Visit) -> Reply:
 async def _page(context: Context, visit: Visit, endpoint: str, *, status: int = 200) -> Reply:
     name = check_endpoint(context.resources, endpoint)
     served = await find_served(visit.db, name, visit.now)
-    look = preview_pausing if served.row.pause is None else preview_resuming
+    preview = preview_pausing_of(served) if served.row.pause is None else preview_resuming_of(context.resources, served)
     lists = {
         listed: (await list_notifications(visit.db, Choice(listed=listed, endpoint=name), limit=ROWS))[0]
         for listed in (Listed.UNDELIVERED, Listed.DEAD)
@@ -81,9 +83,10 @@ async def _page(context: Context, visit: Visit, endpoint: str, *, status: int = 
         row=served.row,
         served=served,
         pause=served.row.pause,
-        preview=await look(context.resources, name),
+        preview=preview,
         lists=lists,
         kinds=KINDS,
+        read_max=READ_MAX,
         has_changed=status != 200,  # noqa: PLR2004 - the page as it is
     )
 

@@ -17,8 +17,10 @@ from storage.postgres.database import Database
 from storage.postgres.leases import FREE
 from storage.postgres.notifications import ENDPOINT
 
-READ_MAX = 50_000
-"""Undelivered notifications that are counted: the page of an outage must not read a million."""
+READ_MAX = 10_000
+"""Undelivered notifications that are counted, those due first, and given up ones, the newest: each is on a page of the
+table of its own, and those of an outage are many.
+"""
 
 ENDPOINTS_MAX = 1000
 """Endpoints that are listed, and of which notifications are let go in one turn."""

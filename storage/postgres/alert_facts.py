@@ -86,8 +86,8 @@ SELECT json_build_object(
                  WHERE reason IS NOT NULL OFFSET 0) AS r
          CROSS JOIN LATERAL (
                SELECT id, order_no, channel_account AS account FROM cases
-                WHERE {IS_OPEN} AND reason = r.reason
-                ORDER BY opened_at, id LIMIT {CASES_EACH}) AS first) c),
+                WHERE {IS_OPEN} AND reason BETWEEN r.reason AND r.reason
+                ORDER BY cases.reason, opened_at, id LIMIT {CASES_EACH}) AS first) c),
     'reconciled', (SELECT coalesce(json_agg(r), '[]') FROM (
         SELECT a.name AS account,
                extract(epoch FROM now() - greatest(a.created_at, coalesce(last.finished_at, a.created_at)))::float8

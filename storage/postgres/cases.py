@@ -72,29 +72,34 @@ def count_of_reason(reason: str, count_max: int) -> str:
 _LIST = f"""
 SELECT {_COLUMNS}
   FROM {{cases}}
- WHERE {{chosen}} AND (opened_at, id) {{beyond}}
-   AND {{of_reason}}
+ WHERE {{chosen}} AND {{beyond}}
    AND ($4::text IS NULL OR assignee = $4)
    AND NOT ($5 AND assignee IS NOT NULL)
    AND ($6::timestamptz IS NULL OR opened_at < $6)
- ORDER BY opened_at {{way}}, id {{way}}
+ ORDER BY {{order}}
  LIMIT $7"""
-_NEWEST_FIRST = {"beyond": "< (coalesce($1::timestamptz, 'infinity'), coalesce($2::bigint, 0))", "way": "DESC"}
-_OLDEST_FIRST = {"beyond": "> (coalesce($1::timestamptz, '-infinity'), coalesce($2::bigint, 0))", "way": "ASC"}
 # OFFSET keeps the planner from looking for an order's cases along all of them.
 _OF_ORDER = "(SELECT * FROM cases WHERE order_no = $8 OFFSET 0) AS of_order"
-_LISTS = {
-    (is_of_order, open_only, oldest_first, has_reason): _LIST.format(
+
+
+def _list(*, is_of_order: bool, open_only: bool, oldest_first: bool, has_reason: bool) -> str:
+    """The statement of a list. Open cases of a reason come by the index that begins with it. An equal reason would be
+    left out of the order, and the index by time walked past all others: so it is compared as a part of the key.
+    """
+    beyond, first, way = (">", "-infinity", "ASC") if oldest_first else ("<", "infinity", "DESC")
+    key, place = ["opened_at", "id"], [f"coalesce($1::timestamptz, '{first}')", "coalesce($2::bigint, 0)"]
+    of_reason = "reason = $3::text" if has_reason else "$3::text IS NULL"
+    if has_reason and open_only and not is_of_order:
+        key, place = ["reason", *key], ["$3::text", *place]
+        of_reason = f"reason {'<=' if oldest_first else '>='} $3::text"
+    return _LIST.format(
         cases=_OF_ORDER if is_of_order else "cases",
         chosen=IS_OPEN if open_only else "true",
-        of_reason="reason = $3::text" if has_reason else "$3::text IS NULL",
-        **(_OLDEST_FIRST if oldest_first else _NEWEST_FIRST),
+        beyond=f"({', '.join(key)}) {beyond} ({', '.join(place)}) AND {of_reason}",
+        order=", ".join(f"{column} {way}" for column in key),
     )
-    for is_of_order in (False, True)
-    for open_only in (False, True)
-    for oldest_first in (False, True)
-    for has_reason in (False, True)
-}
+
+
 _COUNTS = f"""
 SELECT reason, count(*) AS open, count(*) FILTER (WHERE assignee IS NULL) AS unassigned,
        count(*) FILTER (WHERE assignee = $1) AS mine, min(opened_at) AS oldest_at
@@ -144,7 +149,12 @@ async def list_cases(
         InvalidRequest: the cursor is not one of ours.
     """
     at, number = _position(cursor)
-    statement = _LISTS[order_no is not None, open_only, oldest_first, reason is not None]
+    statement = _list(
+        is_of_order=order_no is not None,
+        open_only=open_only,
+        oldest_first=oldest_first,
+        has_reason=reason is not None,
+    )
     of_order = () if order_no is None else (order_no,)
     chosen = (at, number, reason, assignee, unassigned_only, opened_before, limit + 1)
     rows = await db.fetch(statement, *chosen, *of_order)

@@ -4,8 +4,11 @@ import asyncio
 
 import pytest
 
+from core.alerts import CASES_EACH
 from core.errors import InvalidRequest
 from core.order import CaseReason
+from storage.postgres import alert_facts, cases
+from storage.postgres.backlog import read_backlog
 from storage.postgres.cases import (
     assign_case,
     count_open_cases,
@@ -161,3 +164,42 @@ async def test_a_case_is_given_back(db: Database) -> None:
     back = await assign_case(db, case.id, None, version=taken.version)
     assert back is not None
     assert (back.assignee, back.assigned_at) == (None, None)
+
+
+async def many_of_one_reason_and_one_of_another(db: Database) -> None:
+    await db.execute(
+        "INSERT INTO cases (order_no, reason, opened_at)"
+        " SELECT 'B-' || i, 'paid_late', now() - make_interval(mins => i) FROM generate_series(1, 5000) AS i"
+    )
+    await db.execute("INSERT INTO cases (order_no, reason) VALUES ('A-1', 'disputed')")
+    await db.execute("VACUUM ANALYZE cases")
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+async def test_a_rare_reason_is_not_looked_for_among_all_open_cases(db: Database, *, oldest_first: bool) -> None:
+    await many_of_one_reason_and_one_of_another(db)
+    sql = cases._list(is_of_order=False, open_only=True, oldest_first=oldest_first, has_reason=True)
+    values = (None, None, "disputed", None, False, None, 51)
+    plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN {sql}", *values))
+    assert "using cases_open_by_reason" in plan
+    assert "Sort" not in plan
+    [case], cursor = await list_cases(db, oldest_first=oldest_first, reason=CaseReason.DISPUTED)
+    assert (case.order_no, cursor) == ("A-1", None)
+    of_many, seen = None, list[str | None]()
+    while of_many is not None or not seen:
+        page, of_many = await list_cases(
+            db, oldest_first=oldest_first, reason=CaseReason.PAID_LATE, cursor=of_many, limit=1700
+        )
+        seen += [case.order_no for case in page]
+    assert seen == [f"B-{i}" for i in (range(5000, 0, -1) if oldest_first else range(1, 5001))]
+
+
+async def test_a_look_reads_the_oldest_of_each_reason_and_counts_the_others(db: Database) -> None:
+    await many_of_one_reason_and_one_of_another(db)
+    facts = await alert_facts.read_stored_facts(db)
+    named = [(case.order_no, case.of_reason) for case in facts.cases]
+    assert sorted(named[:-1]) == sorted((f"B-{i}", 5000) for i in range(5000, 5000 - CASES_EACH, -1))
+    assert named[-1] == ("A-1", 1)
+    plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN {alert_facts._FACTS}"))
+    assert "cases_open_by_time" not in plan
+    assert (await read_backlog(db)).cases == {"paid_late": 5000, "disputed": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from secrets import token_hex
 from typing import Annotated
 
@@ -77,16 +78,12 @@ async def _page(
     refused: NotPossible | PreviewOutdated | None = None,
 ) -> Reply:
     choices = choices_for(case.reason, has_order=case.order_no is not None)
-    form = msgspec.structs.replace(
-        form,
-        choice=form.choice or choices[0],
-        key=form.key or token_hex(8),
-        order_no=form.order_no or case.order_no or "",
-    )
+    form = msgspec.structs.replace(form, key=form.key or token_hex(8), order_no=form.order_no or case.order_no or "")
     payment = await _payment(visit, case)
-    preview = Preview(lines=()) if refused is None else shown(refused)
-    if refused is None and (form.choice is not Choice.ATTACH or form.order_no):
-        preview = await preview_answer(context.resources, case.id, _answer(form, payment))
+    if refused is not None:
+        preview = shown(refused)
+    else:
+        form, preview = await _choose(context, case, form, payment, choices if form.choice is None else (form.choice,))
     return render(
         visit,
         "cases/resolve.html",
@@ -99,6 +96,27 @@ async def _page(
         preview=preview,
         has_moved=isinstance(refused, PreviewOutdated),
     )
+
+
+async def _choose(
+    context: Context, case: CaseRow, form: AnswerForm, payment: Payment | None, choices: Sequence[Choice]
+) -> tuple[AnswerForm, Preview]:
+    """The first of the choices that is possible, the last one if none is; and what it would do."""
+    *others, last = choices
+    for choice in others:
+        chosen = msgspec.structs.replace(form, choice=choice)
+        preview = await _preview(context, case, chosen, payment)
+        if preview.is_possible:
+            return chosen, preview
+    chosen = msgspec.structs.replace(form, choice=last)
+    return chosen, await _preview(context, case, chosen, payment)
+
+
+async def _preview(context: Context, case: CaseRow, form: AnswerForm, payment: Payment | None) -> Preview:
+    """Effects of the chosen answer. Without the order that money is to be attached to, nobody is asked about it."""
+    if form.choice is Choice.ATTACH and not form.order_no:
+        return Preview(lines=())
+    return await preview_answer(context.resources, case.id, _answer(form, payment))
 
 
 def _answer(form: AnswerForm, payment: Payment | None) -> Answer:

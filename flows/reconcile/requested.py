@@ -67,10 +67,6 @@ ATTEMPTS_MAX = 3
 NEAR = timedelta(days=1)
 """Refunds stand in the statement of the day on which they were requested, paid out, or the day after."""
 
-_BROKE = (
-    "nodrop broke on this statement ({kind}): that is a fault of nodrop, and a worker's log has it (statement_broke)"
-)
-
 log = structlog.get_logger()
 
 
@@ -157,7 +153,8 @@ async def read_requested(resources: Resources) -> bool:
         return False
     request = leased.request
     if request.attempt > ATTEMPTS_MAX:
-        await _end_unread(resources, leased, f"{ATTEMPTS_MAX} processes ended while they read it, or lost Postgres")
+        left = Sentence("{count} processes ended while they read it, or lost Postgres", count=ATTEMPTS_MAX)
+        await _end_unread(resources, leased, left)
         return True
     async with _keeping(resources, leased) as hooks:
         try:
@@ -172,7 +169,7 @@ async def read_requested(resources: Resources) -> bool:
             if request.attempt < ATTEMPTS_MAX:
                 await give_request_back(resources.db, leased, delay_s=BUSY_S, is_begun=True)
             else:
-                await _end_unread(resources, leased, _BROKE.format(kind=type(error).__name__))
+                await _end_unread(resources, leased, _broken(error))
             return True
     if run is None:
         await give_request_back(resources.db, leased, delay_s=BUSY_S, is_begun=False)
@@ -266,6 +263,12 @@ async def _keeping(resources: Resources, leased: LeasedRequest) -> AsyncIterator
         yield Hooks(on_progress=note)
     finally:
         keeping.cancel()
+
+
+def _broken(error: Exception) -> str:
+    """A fault of nodrop for the operator, without what it has read."""
+    kind = type(error).__name__
+    return Sentence("nodrop broke on this statement ({kind}): a worker's log has it (statement_broke)", kind=kind)
 
 
 def _explained(error: NodropError) -> str:

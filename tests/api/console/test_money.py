@@ -287,6 +287,19 @@ async def test_a_case_offers_what_fits_it(signed_in: SignedIn, paid: Paid, resou
     assert (await anna.get(f"{address}?choice=forget")).status == 400
 
 
+async def test_the_page_of_a_case_begins_with_the_first_answer_that_is_possible(
+    signed_in: SignedIn, paid: Paid, resources: Resources
+) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR)
+    for reason, chosen in (("attempts_exhausted", "note"), ("double_payment", "refund"), ("unknown_order", "attach")):
+        sql = """INSERT INTO cases (reason, channel_account, out_trade_no, order_no)
+                 VALUES ($1, 'main', $2, $3) RETURNING id"""
+        named = None if chosen == "attach" else order.order_no
+        here = f"/ops/cases/{await resources.db.fetchval(sql, reason, order.number, named)}/resolve"
+        page = (await anna.get(here)).body.decode()
+        assert f'href="{here}?choice={chosen}" aria-current="true"' in page, reason
+
+
 async def test_a_case_is_answered_by_a_refund_in_part(signed_in: SignedIn, paid: Paid, resources: Resources) -> None:
     order, anna = await paid(), await signed_in(Role.OPERATOR, "anna")
     sql = """INSERT INTO cases (reason, channel_account, out_trade_no, order_no)

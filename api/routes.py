@@ -7,7 +7,7 @@ from functools import cache
 from api import callbacks, ops
 from api.context import Context
 from api.http.response import HTML, JSON, TEXT
-from api.http.route import Auth, Media, Route, json_body, plain, query, raw_body
+from api.http.route import Auth, Media, Route, json_body, optional_json_body, plain, query, raw_body
 from api.pages import handlers as pages
 from api.pages import problems, reference
 from api.pages.status import PageStatus
@@ -34,9 +34,11 @@ from api.v1.day_schemas import (
 )
 from api.v1.overview import OverviewQuery
 from api.v1.schemas import (
+    ActPreview,
     CasePage,
     CasesQuery,
     CaseView,
+    OrderActInput,
     OrderInput,
     OrderPage,
     OrdersQuery,
@@ -46,6 +48,7 @@ from api.v1.schemas import (
 )
 from api.v1.search import SearchQuery
 from api.v1.story_views import SearchView, StoryView
+from core.act_names import ActName
 from core.closing_view import DayView
 from core.errors import (
     CallbackForged,
@@ -118,11 +121,12 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("POST", "/v1/orders/{order_no}/payments", _KEY, json_body(PaymentInput, orders.start),
               "Start another payment of an order", {201: OrderView, 200: OrderView}, (NotFound, *_NOT_STARTED),
               _ORDERS),
-        Route("POST", "/v1/orders/{order_no}/refresh", _KEY, plain(orders.refresh),
-              "Ask the channels about an order now", {200: OrderView}, (NotFound,), _ORDERS),
-        Route("POST", "/v1/orders/{order_no}/close", _KEY, plain(orders.close),
+        Route("POST", "/v1/orders/{order_no}/refresh", _KEY,
+              optional_json_body(OrderActInput, orders.refresh), "Ask the channels about an order now",
+              {200: OrderView}, (NotFound,), _ORDERS, preview=ActPreview),
+        Route("POST", "/v1/orders/{order_no}/close", _KEY, optional_json_body(OrderActInput, orders.close),
               "End an order, once its channels say it is unpaid", {200: OrderView, 202: OrderView},
-              (NotFound, OrderPaid), _OPERATE),
+              (NotFound, OrderPaid), _OPERATE, has_own_record=True, preview=ActPreview),
         Route("GET", "/v1/orders/{order_no}/timeline", _KEY, plain(orders.get_timeline), "What happened to an order",
               {200: Timeline}, (NotFound,), _READ),
         Route("GET", "/v1/orders/{order_no}/story", _KEY, plain(story.get),
@@ -136,7 +140,8 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
         Route("GET", "/v1/callbacks/{callback_id}", _KEY, plain(received.get_callback), "Get a callback that came",
               {200: CallbackView}, (NotFound,), _READ),
         Route("GET", "/v1/callbacks/{callback_id}/explanation", _KEY, plain(received.explain_callback),
-              "What a callback proves, check by check", {200: ExplanationView}, (NotFound,), _OPERATE),
+              "What a callback proves, check by check", {200: ExplanationView}, (NotFound,), _OPERATE,
+              act=ActName.CALLBACK_EXPLAIN),
         Route("POST", "/v1/callbacks/{callback_id}/raw", _KEY, json_body(RawInput, received.read_raw_body),
               "Read the bytes of a callback, for a reason", {200: RawView}, (NotFound,), _OPERATE,
               has_own_record=True),
@@ -176,7 +181,7 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               {200: CaseDetail}, (NotFound,), _READ),
         Route("POST", "/v1/cases/{id}/assign", _KEY, json_body(AssignInput, days.assign_case),
               "Give a case to an operator, or back", {200: CaseView}, (NotFound, NotPossible), _OPERATE,
-              has_own_record=True),
+              has_own_record=True, preview=ActPreview),
 
         # -- acts of operators' programs
         Route("POST", "/v1/orders/{order_no}/refunds", _KEY, json_body(money.RefundInput, money.refund),
@@ -203,11 +208,11 @@ def table(callback_body_bytes_max: int) -> tuple[Route[Context], ...]:
               "Answer a case by a choice that fits it", {200: money.ActResult, 202: money.ActResult},
               (NotFound, UnknownAccount, *_NOT_DONE, RefundConflict), _OPERATE, has_own_record=True),
         Route("POST", "/v1/accounts/{account}/disable", _KEY, json_body(money.SwitchInput, money.disable),
-              "Start no more payments at an account", {200: money.ActResult}, (NotFound,), _OPERATE,
-              has_own_record=True),
+              "Start no more payments at an account", {200: money.ActResult}, (NotFound, NotPossible),
+              _OPERATE, has_own_record=True),
         Route("POST", "/v1/accounts/{account}/enable", _KEY, json_body(money.SwitchInput, money.enable),
-              "Start payments at an account again", {200: money.ActResult}, (NotFound,), _OPERATE,
-              has_own_record=True),
+              "Start payments at an account again", {200: money.ActResult}, (NotFound, NotPossible),
+              _OPERATE, has_own_record=True),
 
         # -- what people did, and what ends. Looking is no act.
         Route("GET", "/v1/audit", _KEY, query(audit.AuditQuery, audit.find), "List acts of people, newest first",

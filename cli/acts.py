@@ -1,4 +1,4 @@
-"""Acts of the command line: the preview before one, and the options that all of them share."""
+"""Acts of the command line: who acts and why, the preview before an act, and the options that all of them share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cli.output import Stop, print_json, printable
+from cli.audit import machine_user
+from cli.output import Stop, Wrong, print_json, printable
 
 if TYPE_CHECKING:
     from core.acts import Preview
+    from storage.postgres.database import Database
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -21,12 +23,63 @@ def dry_run_option(command: _F) -> _F:
     return click.option("--dry-run", is_flag=True, help="Say what it would do, and do nothing.")(command)
 
 
-def reason_option(*, required: bool) -> Callable[[_F], _F]:
-    """The reason of an act, for those who read it later."""
-    text = "Why; it is kept with the act, and no channel sees it."
-    if required:
-        return click.option("--reason", required=True, help=text)
-    return click.option("--reason", default="", help=text)
+def by_option(command: _F) -> _F:
+    """The person who acts; `with_database` and `with_resources` check the name before they write the act down."""
+
+    def name(_ctx: click.Context, _param: click.Parameter, typed: str | None) -> str:
+        if typed is not None and not typed.strip():
+            raise click.UsageError("--by says who acts: it may not be empty")
+        return (typed or machine_user()).strip()
+
+    text = "Who acts: an operator's name, once there is one; without it the user of this machine."
+    return click.option("--by", callback=name, help=text)(command)
+
+
+def reason_option(command: _F) -> _F:
+    """The reason of an act, for those who read it later. `ask_reason` wants it."""
+    return click.option("--reason", default="", help="Why; it is kept with the act, and no channel sees it.")(command)
+
+
+def ask_reason(given: str) -> str:
+    """The reason that was given; on a terminal it is asked for.
+
+    Raises:
+        UsageError: there is none, and nobody to ask.
+        InvalidRequest: it is not the form of one.
+    """
+    from core.acts import check_reason
+
+    if not given.strip():
+        if not sys.stdin.isatty():
+            raise click.UsageError("--reason says why: it is kept for others (not needed with --dry-run)")
+        given = click.prompt("reason", err=True)
+    return check_reason(given)
+
+
+async def check_by(db: Database, by: str) -> None:
+    """Check that an operator of this name may act, if there are operators.
+
+    Raises:
+        Wrong: there is none, or the role only reads.
+    """
+    from difflib import get_close_matches
+
+    from core.operators import Role
+    from storage.postgres.operators import list_operators
+
+    enabled = {row.name: row for row in await list_operators(db) if row.disabled_at is None}
+    if not enabled:
+        return
+    acting = [name for name, row in enabled.items() if row.role.may(Role.OPERATOR)]
+    if by in acting:
+        return
+    if by in enabled:
+        raise Wrong(f"--by: {by} is a viewer, who does not act")
+    close = get_close_matches(by, acting, 1)
+    raise Wrong(
+        f"--by: there is no operator {by} who is enabled"
+        + (f"; did you mean {close[0]}?" if close else f"; name one of them: {', '.join(acting) or 'nobody may act'}")
+    )
 
 
 def show_preview(preview: Preview, *, as_json: bool) -> None:
@@ -60,6 +113,6 @@ def confirm_preview(preview: Preview, question: str) -> None:
 
 def document(preview: Preview) -> dict[str, object]:
     """A preview as JSON, as the API shows it."""
-    from api.v1.acts import view_preview
+    from core.act_view import view_preview
 
     return {"preview": view_preview(preview)}

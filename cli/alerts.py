@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.acts import dry_run_option, show_preview
 from cli.audit import this_act
-from cli.environment import with_database, with_resources
+from cli.environment import current_settings, with_database, with_resources
 from cli.output import Stop, json_option, print_json, print_table, warn
+from core.act_names import ActName
 from storage.postgres.alerts import AlertRow, MessageState, find_message, find_unsent, list_alerts
 
 if TYPE_CHECKING:
@@ -53,13 +55,19 @@ def list_(*, with_cleared: bool, limit: int, as_json: bool) -> None:
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(0, 600), default=20.0, show_default=True, help="Seconds to wait for it."
 )
+@dry_run_option
 @json_option
-def test(*, wait_s: float, as_json: bool) -> None:
+def test(*, wait_s: float, dry_run: bool, as_json: bool) -> None:
     """Send a test to ALERT_URL.
 
     A worker sends it, as it sends alerts; so this shows whether one would arrive.
     """
-    act = this_act("ALERT_URL")
+    if dry_run:
+        from flows.alert_messages import preview_test
+
+        show_preview(preview_test(current_settings()), as_json=as_json)
+        return
+    act = this_act(ActName.ALERT_TEST, "ALERT_URL")
 
     async def send(resources: Resources) -> tuple[str, MessageState | None]:
         from flows.alert_messages import queue_test

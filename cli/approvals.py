@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from api.v1.views import view_approval
-from cli.acts import dry_run_option, reason_option, show_preview
+from cli.acts import ask_reason, by_option, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.orders.money import show_requested
 from cli.orders.text import approval_line, money
 from cli.output import json_option, print_json, print_table, warn
+from cli.proof import password_option, prove
+from core.act_names import ActName
 from storage.postgres.refund_approvals import Approval, list_approvals
 
 LIMIT_MAX = 1000
@@ -18,7 +20,6 @@ ID_MAX = 2**63 - 1
 
 COLUMNS = ("id", "order", "payment", "amount", "asked by", "reason", "until", "decision", "by", "refund")
 
-_by_option = click.option("--by", required=True, help="Who decides: somebody else than who has asked for it.")
 _id_argument = click.argument("approval_id", metavar="ID", type=click.IntRange(1, ID_MAX))
 
 
@@ -43,56 +44,57 @@ def list_(*, with_decided: bool, limit: int, as_json: bool) -> None:
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
 
 
-@approvals.command(epilog="Example: nodrop approvals approve 7 --by bob")
+@approvals.command(epilog='Example: nodrop approvals approve 7 --by bob --reason "I have seen the cup"')
 @_id_argument
-@_by_option
-@reason_option(required=False)
+@by_option
+@password_option
+@reason_option
 @dry_run_option
 @json_option
-def approve(approval_id: int, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
+def approve(approval_id: int, *, by: str, password_stdin: bool, reason: str, dry_run: bool, as_json: bool) -> None:
     """Agree to a refund that somebody else has asked for; then it is requested.
 
-    To run it again is safe: it ends what was cut off, and is still one refund.
+    Where there are operators, --by is one of them, and is asked for the password, and for a code if that is set up. To
+    run it again is safe: it ends what was cut off, and is still one refund.
     """
     from flows.refund_request import approve_refund, preview_approval
 
-    name = _name(by)
     if dry_run:
-        show_preview(
-            with_resources(lambda resources: preview_approval(resources, approval_id, by=name)), as_json=as_json
-        )
+        preview = with_resources(lambda resources: preview_approval(resources, approval_id, by=by))
+        show_preview(preview, as_json=as_json)
         return
-    act = this_act(str(approval_id), by=name, **({"reason": reason} if reason else {}))
-    requested = with_resources(
-        lambda resources: approve_refund(resources, approval_id, by=name, reason=reason), act=act
-    )
+    why = ask_reason(reason)
+    prove(by, from_stdin=password_stdin)
+    act = this_act(ActName.REFUND_APPROVE, str(approval_id), by=by, reason=why)
+    requested = with_resources(lambda resources: approve_refund(resources, approval_id, by=by, reason=why), act=act)
     show_requested(requested, as_json=as_json)
 
 
 @approvals.command(epilog='Example: nodrop approvals decline 7 --by bob --reason "the cup was fine"')
 @_id_argument
-@_by_option
-@reason_option(required=True)
+@by_option
+@password_option
+@reason_option
+@dry_run_option
 @json_option
-def decline(approval_id: int, *, by: str, reason: str, as_json: bool) -> None:
-    """Do not agree: nothing is refunded."""
-    from flows.refund_request import decline_refund
+def decline(approval_id: int, *, by: str, password_stdin: bool, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Do not agree: nothing is refunded. --by proves who that is, as for `approve`."""
+    from flows.refund_request import decline_refund, preview_approval
 
-    name = _name(by)
+    if dry_run:
+        preview = with_resources(lambda resources: preview_approval(resources, approval_id, by=by, declines=True))
+        show_preview(preview, as_json=as_json)
+        return
+    why = ask_reason(reason)
+    prove(by, from_stdin=password_stdin)
     declined = with_resources(
-        lambda resources: decline_refund(resources, approval_id, by=name, reason=reason),
-        act=this_act(str(approval_id), by=name, reason=reason),
+        lambda resources: decline_refund(resources, approval_id, by=by, reason=why),
+        act=this_act(ActName.REFUND_DECLINE, str(approval_id), by=by, reason=why),
     )
     if as_json:
         print_json(view_approval(declined))
     else:
         click.echo(approval_line(declined))
-
-
-def _name(by: str) -> str:
-    if not by.strip():
-        raise click.UsageError("--by says who decides: it may not be empty")
-    return by.strip()
 
 
 def _row(row: Approval) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from cli.environment import with_database
 from cli.output import json_option, print_json, print_table, warn
 
 if TYPE_CHECKING:
+    from core.act_names import ActName
     from storage.postgres.audit import Act
 
 LIMIT_MAX = 1000
@@ -19,17 +20,20 @@ LIMIT_MAX = 1000
 
 @click.command(epilog="Example: nodrop audit --about 2026-1123-0001")
 @click.option("--about", "subject", help="About this order, account, key, host or case.")
+@click.option("--by", help="Of this operator, user or key.")
+@click.option("--act", "action", help="Of this kind, like order.refund; also under its names of earlier releases.")
 @click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True, help="How many at most.")
 @json_option
-def audit(*, subject: str | None, limit: int, as_json: bool) -> None:
+def audit(*, subject: str | None, by: str | None, action: str | None, limit: int, as_json: bool) -> None:
     """List what people did, newest first.
 
     A row is written before the act, so what then failed is listed too. With two roles of Postgres the processes and
     commands cannot change rows; docs/operations.md shows how.
     """
-    from storage.postgres.audit import list_acts
+    from storage.postgres.audit import Filters, find_acts
 
-    rows = with_database(lambda db: list_acts(db, subject=subject, limit=limit + 1))
+    filters = Filters(subject=subject, by=by, action=action)
+    rows = with_database(lambda db: find_acts(db, filters, limit=limit + 1))
     shown = rows[:limit]
     if as_json:
         print_json(shown)
@@ -41,15 +45,16 @@ def audit(*, subject: str | None, limit: int, as_json: bool) -> None:
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
 
 
-def this_act(subject: str = "", *, by: str | None = None, **detail: object) -> Act:
-    """The act of the command that runs now. `by` None: the user of this machine."""
+def this_act(action: ActName, subject: str = "", *, by: str | None = None, **detail: object) -> Act:
+    """The act of the command that runs now, with the details that are there. `by` None: the user of this machine."""
     from storage.postgres.audit import Act, Via
 
-    action = click.get_current_context().command_path.removeprefix("nodrop ")
-    return Act(by=by or _user(), via=Via.COMMAND, action=action, subject=subject, detail=detail)
+    given = {name: value for name, value in detail.items() if value not in (None, "")}
+    return Act(by=by or machine_user(), via=Via.COMMAND, action=action, subject=subject, detail=given)
 
 
-def _user() -> str:
+def machine_user() -> str:
+    """The name of whoever is at the machine, as far as it knows."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name

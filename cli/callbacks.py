@@ -13,6 +13,7 @@ from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
 from cli.output import Stop, json_option, print_json, print_table, printable, warn
 from cli.spans import Since
+from core.act_names import ActName
 from storage.postgres.callback_history import (
     CallbackRow,
     CallbackState,
@@ -102,7 +103,7 @@ def show(callback_id: str, *, is_raw: bool, as_json: bool) -> None:
         row = await _get(db, callback_id)
         return row, None if sealer is None else await find_raw_callback(db, sealer, row)
 
-    row, raw = with_database(read, act=this_act(callback_id, raw=True) if is_raw else None)
+    row, raw = with_database(read, act=this_act(ActName.CALLBACK_RAW, callback_id) if is_raw else None)
     if is_raw and raw is None:
         warn("its raw bytes are not kept, or erased")
     if as_json:
@@ -123,7 +124,9 @@ def explain(callback_id: str, *, as_json: bool) -> None:
     payment that it is about; secrets are masked. Exit codes as `nodrop explain callback`: 3 rejected, 4 of another
     payment.
     """
-    explained = with_resources(lambda resources: _explain(resources, callback_id), act=this_act(callback_id))
+    explained = with_resources(
+        lambda resources: _explain(resources, callback_id), act=this_act(ActName.CALLBACK_EXPLAIN, callback_id)
+    )
     if as_json:
         print_json(explained.as_json())
     else:

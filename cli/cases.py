@@ -6,12 +6,14 @@ import textwrap
 
 import click
 
-from cli.acts import dry_run_option, show_preview
+from cli.acts import ask_reason, by_option, dry_run_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.orders.money import amount_in_units
 from cli.orders.text import approval_line
 from cli.output import Stop, cell, json_option, print_json, print_table, printable, warn
+from cli.proof import password_option, prove, waits_for_another
+from core.act_names import ActName
 from core.case_choices import Choice
 from core.order import CaseReason
 from storage.postgres.cases import CaseRow, find_case, list_cases
@@ -112,22 +114,25 @@ def show(case_id: int, *, lang: str, as_json: bool) -> None:
 @click.argument("case_id", metavar="ID", type=click.IntRange(1, ID_MAX))
 @click.option("--to", "assignee", help="The operator who works on it from now on.")
 @click.option("--nobody", is_flag=True, help="Give it back: anybody may take it.")
-@click.option("--by", required=True, help="Who says so.")
+@by_option
+@dry_run_option
 @json_option
-def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, as_json: bool) -> None:
+def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, dry_run: bool, as_json: bool) -> None:
     """Give a case to an operator, so that others see who works on it."""
     from flows import cases as flow
 
     if (assignee is None) is not nobody:
         raise click.UsageError("give --to NAME, or --nobody")
-    if not by.strip():
-        raise click.UsageError("--by says who did it: it may not be empty")
+    if dry_run:
+        preview = with_database(lambda db: flow.preview_assignment(db, case_id, assignee))
+        show_preview(preview, as_json=as_json)
+        return
 
     async def assign_now(db: Database) -> CaseRow:
         version = (await flow.get_case(db, case_id)).version
         return await flow.assign(db, case_id, assignee, version=version)
 
-    case = with_database(assign_now, act=this_act(str(case_id), by=by.strip(), to=assignee))
+    case = with_database(assign_now, act=this_act(ActName.CASE_ASSIGN, str(case_id), by=by, to=assignee or "nobody"))
     if as_json:
         print_json(case)
     else:
@@ -145,8 +150,9 @@ def assign(case_id: int, *, assignee: str | None, nobody: bool, by: str, as_json
     show_default=True,
     help="What to do about it; `nodrop cases list` and docs/operations.md say what fits.",
 )
-@click.option("--reason", "--resolution", required=True, help="The cause, and what was done about it.")
-@click.option("--by", required=True, help="Who did it.")
+@click.option("--reason", "--resolution", default="", help="The cause, and what was done about it.")
+@by_option
+@password_option
 @click.option("--order", "order_no", help="The order to attach the money to; for the choice attach.")
 @click.option("--amount", help="How much of it, like 12.50, for the choice refund; all that is left without it.")
 @click.option("--key", default="", help="A key of yours for the refund, a ticket's number. --amount needs it.")
@@ -158,6 +164,7 @@ def resolve(
     choice: str,
     reason: str,
     by: str,
+    password_stdin: bool,
     order_no: str | None,
     amount: str | None,
     key: str,
@@ -172,21 +179,25 @@ def resolve(
     from flows import cases as flow
     from flows.case_resolution import Answer, answer_case, preview_answer
 
-    if not reason.strip() or not by.strip():
-        raise click.UsageError("--reason and --by say what was done and by whom: neither may be empty")
     answer = Answer(choice=Choice(choice), order_no=order_no, key=key, amount=_amount(case_id, choice, amount, key))
     if dry_run:
         preview = with_resources(lambda resources: preview_answer(resources, case_id, answer))
         show_preview(preview, as_json=as_json)
         return
-    given = {name: value for name, value in (("amount", amount), ("key", key), ("order_no", order_no)) if value}
-    act = this_act(str(case_id), by=by.strip(), choice=choice, reason=reason.strip(), **given)
+    why = ask_reason(reason)
+    given = {"amount": amount, "key": key, "order_no": order_no}
+    act = this_act(ActName.CASE_RESOLVE, str(case_id), by=by, choice=choice, reason=why, **given)
     if answer.choice is Choice.NOTE:  # needs neither Redis nor an account
-        noted = with_database(lambda db: flow.resolve(db, case_id, resolution=reason, by=by.strip()), act=act)
+        noted = with_database(lambda db: flow.resolve(db, case_id, resolution=why, by=by), act=act)
         print_json({"case": noted, "approval": None}) if as_json else click.echo(f"resolved case {case_id}")
         return
+    is_proven = answer.choice is Choice.REFUND and waits_for_another(
+        with_resources(lambda resources: preview_answer(resources, case_id, answer))
+    )
+    if is_proven:
+        prove(by, from_stdin=password_stdin)
     answered = with_resources(
-        lambda resources: answer_case(resources, case_id, answer, by=by.strip(), reason=reason), act=act
+        lambda resources: answer_case(resources, case_id, answer, by=by, reason=why, is_proven=is_proven), act=act
     )
     if as_json:
         print_json({"case": answered.case, "approval": answered.approval})

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.acts import reason_option
+from cli.acts import ask_reason, by_option, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
-from cli.output import instant, json_option, print_json, print_table, printable, warn
+from cli.output import instant, json_option, print_json, print_table, printable
+from core.act_names import ActName
 from core.closing_view import view_of
 from core.money import decimal_text
 
@@ -74,37 +75,30 @@ def show(account: str, day: datetime, *, as_json: bool) -> None:
     _show(found, as_json=as_json)
 
 
-@days.command("sign-off", epilog="Example: nodrop days sign-off main 2026-11-22 --by alice --dry-run")
+@days.command(
+    "sign-off", epilog='Example: nodrop days sign-off main 2026-11-22 --by alice --reason "agrees with the bank"'
+)
 @click.argument("account")
 @click.argument("day", metavar="YYYY-MM-DD", type=DAY)
-@click.option("--by", required=True, help="Who signs.")
-@click.option("--note", default="", help="Needed while a difference is open, or without the day's statement.")
-@click.option("--dry-run", is_flag=True, help="Show what would be signed, and what speaks against it.")
+@click.option("--reason", "--note", default="", help="Why the figures are right, or signed all the same.")
+@by_option
+@dry_run_option
 @json_option
-def sign_off(account: str, day: datetime, *, by: str, note: str, dry_run: bool, as_json: bool) -> None:
+def sign_off(account: str, day: datetime, *, reason: str, by: str, dry_run: bool, as_json: bool) -> None:
     """Sign a day off: its figures are right, as far as its signer knows.
 
     The figures are kept with the sign-off. If others come later, the day is shown as changed since then.
     """
     from flows import closings
 
-    if not by.strip():
-        raise click.UsageError("--by says who signs: it may not be empty")
     if dry_run:
         preview = with_resources(lambda resources: closings.preview_sign_off(resources, account, day.date()))
-        if as_json:
-            print_json(preview)
-            return
-        for line in preview.lines:
-            click.echo(printable(line.text))
-        for line in preview.warnings:
-            warn(line.text)
-        if preview.refusal is not None:
-            warn(preview.refusal.text)
+        show_preview(preview, as_json=as_json)
         return
-    act = this_act(account, by=by.strip(), of=day.date().isoformat(), note=note.strip())
+    why = ask_reason(reason)
+    act = this_act(ActName.DAY_SIGN_OFF, account, by=by, of=day.date().isoformat(), reason=why)
     found = with_resources(
-        lambda resources: closings.sign_off(resources, account, day.date(), by=by.strip(), note=note), act=act
+        lambda resources: closings.sign_off(resources, account, day.date(), by=by, note=why), act=act
     )
     _show(found, as_json=as_json)
 
@@ -113,10 +107,10 @@ def sign_off(account: str, day: datetime, *, by: str, note: str, dry_run: bool, 
 @click.argument("account")
 @click.argument("day", metavar="YYYY-MM-DD", type=DAY)
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
-@click.option("--by", help="Who asks; the user of this machine by default.")
-@reason_option(required=False)
+@by_option
+@reason_option
 @json_option
-def request(account: str, day: datetime, file: Path | None, *, by: str | None, reason: str, as_json: bool) -> None:
+def request(account: str, day: datetime, file: Path | None, *, by: str, reason: str, as_json: bool) -> None:
     """Have a worker read a statement as a preview.
 
     The channel's own of the day, or FILE, which is one of the whole day from the channel's portal. Nothing is changed
@@ -125,8 +119,8 @@ def request(account: str, day: datetime, file: Path | None, *, by: str | None, r
     from flows.reconcile.requested import request_fetched, upload
 
     content = None if file is None else file.read_bytes()
-    given = {"reason": reason} if reason else {}
-    act = this_act(account, by=by, of=day.date().isoformat(), file=file is not None, **given)
+    action = ActName.STATEMENT_READ if content is None else ActName.STATEMENT_UPLOAD
+    act = this_act(action, account, by=by, of=day.date().isoformat(), reason=reason)
 
     async def ask(resources: Resources) -> StatementRequest:
         if content is None:
@@ -169,20 +163,20 @@ def requests(account: str, day: datetime, *, as_json: bool) -> None:
 
 @days.command(epilog='Example: nodrop days confirm 12 --reason "the portal has the same" --by alice')
 @click.argument("request_id", metavar="ID", type=click.IntRange(1, ID_MAX))
-@click.option("--by", help="Who decides; the user of this machine by default.")
-@reason_option(required=True)
+@by_option
+@reason_option
 @json_option
-def confirm(request_id: int, *, by: str | None, reason: str, as_json: bool) -> None:
+def confirm(request_id: int, *, by: str, reason: str, as_json: bool) -> None:
     """Have a worker do what a preview has shown.
 
     `nodrop days requests` has the previews, and `nodrop reconciliations show` what the run of one has found.
     """
-    from core.acts import check_reason
     from flows.reconcile import requested
 
     preview = with_database(lambda db: requested.get_preview(db, request_id))
-    why = check_reason(reason)
-    act = this_act(preview.account, by=by, of=preview.day.isoformat(), preview=preview.id, reason=why)
+    why = ask_reason(reason)
+    detail = {"of": preview.day.isoformat(), "preview": preview.id}
+    act = this_act(ActName.STATEMENT_CONFIRM, preview.account, by=by, reason=why, **detail)
     confirmed = with_resources(
         lambda resources: requested.confirm(resources, request_id, by=act.by, reason=why), act=act
     )

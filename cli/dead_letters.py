@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cli.audit import this_act
-from cli.environment import with_database, with_resources
-from cli.output import Stop, json_option, print_json, print_table, warn
+from cli.acts import by_option, dry_run_option, reason_option
+from cli.environment import with_database
+from cli.notifications import resend_many, resend_one
+from cli.output import json_option, print_json, print_table, warn
 from storage.postgres.notifications import list_dead_letters
 
 LIMIT_MAX = 1000
@@ -34,25 +35,26 @@ def list_(*, limit: int, as_json: bool) -> None:
         warn(f"there are more than these {limit}: --limit shows up to {LIMIT_MAX}")
 
 
-@dead_letters.command(epilog="Example: nodrop dead-letters resend --all")
+@dead_letters.command(epilog='Example: nodrop dead-letters resend --all --reason "their server is back"')
 @click.argument("notification_id", metavar="[ID]", required=False)
 @click.option("--all", "is_all", is_flag=True, help="All of them.")
+@click.option("--yes", is_flag=True, help="Do not ask before many are sent.")
+@by_option
+@reason_option
+@dry_run_option
 @json_option
-def resend(notification_id: str | None, *, is_all: bool, as_json: bool) -> None:
-    """Send one again, or all.
+def resend(
+    notification_id: str | None, *, is_all: bool, yes: bool, by: str, reason: str, dry_run: bool, as_json: bool
+) -> None:
+    """Send one again, or all, as `nodrop notifications resend` does.
 
-    With the id and the body that it always had, and all attempts before it. A worker has to run, for it is the worker
-    that sends.
+    It is another name of that: --all is its --dead. With the id and the body that it always had,
+    and all attempts before it. A worker has to run, for it is the worker
+    that sends; many are sent one after another.
     """
     if (notification_id is None) is not is_all:
         raise click.UsageError("name one notification by its ID, or all of them by --all")
-    from flows.resend import resend_dead_letters
-
-    act = this_act(notification_id or "all")
-    sent = with_resources(lambda resources: resend_dead_letters(resources, notification_id), act=act)
-    if notification_id is not None and not sent:
-        raise Stop(f"there is no dead letter {notification_id}; `nodrop dead-letters list` shows them")
-    if as_json:
-        print_json({"resent": sent})
-        return
-    click.echo(f"{len(sent)} due at once; a worker sends them" if sent else "no dead letters, nothing to do")
+    if notification_id is not None:
+        resend_one(notification_id, by=by, reason=reason, dry_run=dry_run, as_json=as_json)
+    else:
+        resend_many(True, None, None, by=by, reason=reason, yes=yes, dry_run=dry_run, as_json=as_json)

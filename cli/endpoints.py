@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.acts import dry_run_option, reason_option, show_preview
+from cli.acts import ask_reason, by_option, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.notification_text import endpoint_lines
 from cli.output import json_option, print_json
+from core.act_names import ActName
 from storage.postgres.orders import find_now
 
 if TYPE_CHECKING:
@@ -75,47 +76,44 @@ def show(endpoint: str, *, as_json: bool) -> None:
 
 @endpoints.command(epilog='Example: nodrop endpoints pause https://shop.example/hook --reason "they move house"')
 @click.argument("endpoint", metavar="URL")
-@reason_option(required=False)
-@click.option("--by", help="Who decides; the user of this machine by default.")
+@by_option
+@reason_option
 @dry_run_option
 @json_option
-def pause(endpoint: str, *, reason: str, by: str | None, dry_run: bool, as_json: bool) -> None:
+def pause(endpoint: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Send nothing to an endpoint until it is resumed.
 
     Its notifications wait, use no attempt and are not given up, whatever is restarted meanwhile. What is under way
     ends.
     """
-    from core.acts import check_reason
     from flows.endpoints import pause_endpoint, preview_pausing
 
     if dry_run:
         show_preview(with_resources(lambda resources: preview_pausing(resources, endpoint)), as_json=as_json)
         return
-    act = this_act(endpoint, by=by, reason=check_reason(reason))
-    with_resources(
-        lambda resources: pause_endpoint(resources, endpoint, by=act.by, reason=str(act.detail["reason"])), act=act
-    )
+    why = ask_reason(reason)
+    act = this_act(ActName.ENDPOINT_PAUSE, endpoint, by=by, reason=why)
+    with_resources(lambda resources: pause_endpoint(resources, endpoint, by=by, reason=why), act=act)
     _end({"paused": endpoint}, "paused; `nodrop endpoints resume` ends it", as_json=as_json)
 
 
 @endpoints.command(epilog='Example: nodrop endpoints resume https://shop.example/hook --reason "they are back"')
 @click.argument("endpoint", metavar="URL")
-@reason_option(required=False)
-@click.option("--by", help="Who decides; the user of this machine by default.")
+@by_option
+@reason_option
 @dry_run_option
 @json_option
-def resume(endpoint: str, *, reason: str, by: str | None, dry_run: bool, as_json: bool) -> None:
+def resume(endpoint: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Send to a paused endpoint again.
 
     What waits for it is sent one after another, NOTIFY_RESEND_PER_S, the oldest first. A worker has to run.
     """
-    from core.acts import check_reason
     from flows.endpoints import preview_resuming, resume_endpoint
 
     if dry_run:
         show_preview(with_resources(lambda resources: preview_resuming(resources, endpoint)), as_json=as_json)
         return
-    act = this_act(endpoint, by=by, reason=check_reason(reason))
+    act = this_act(ActName.ENDPOINT_RESUME, endpoint, by=by, reason=ask_reason(reason))
     with_resources(lambda resources: resume_endpoint(resources, endpoint), act=act)
     _end({"resumed": endpoint}, "resumed; a worker sends what has waited", as_json=as_json)
 

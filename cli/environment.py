@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 from cli.output import Stop, Wrong
 from core.errors import ConfigurationError, DatabaseRefused, DatabaseUnavailable, NodropError
 
@@ -47,7 +49,7 @@ def current_settings(*required: str) -> Settings:
 
 def with_database(work: Callable[[Database], Awaitable[_T]], *, act: Act | None = None) -> _T:
     """The result of `work` on the database: for commands that need no channel and no Redis. `act` is what the command
-    is about to do, which is written first; None: it only reads.
+    is about to do, which is written first, once it is clear that whoever `--by` names may act; None: it only reads.
     """
     from storage.postgres.database import Database
 
@@ -86,9 +88,14 @@ def with_resources(work: Callable[[Resources], Awaitable[_T]], *, act: Act | Non
 
 
 async def _write(db: Database, act: Act | None) -> None:
+    """Write the act down. Of a command that has `--by`, the name is checked before."""
     if act is not None:
+        from cli.acts import check_by
         from storage.postgres.audit import write_act
 
+        context = click.get_current_context(silent=True)
+        if context is not None and "by" in context.params:
+            await check_by(db, act.by)
         await write_act(db, act)
 
 

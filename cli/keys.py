@@ -13,6 +13,7 @@ from cli.environment import with_database
 from cli.notify_secrets import new_secret
 from cli.output import Stop, json_option, print_json, print_table, warn
 from cli.spans import Span
+from core.act_names import ActName
 from storage.postgres.api_keys import ALL_SCOPES, ApiKey, Scope, create_api_key, list_api_keys, revoke_api_key
 from storage.postgres.database import Database
 from storage.sealing import new_master_key
@@ -41,32 +42,45 @@ def keys() -> None:
     type=click.IntRange(1, PER_MINUTE_MAX),
     help="Requests a minute, in each web process. Without it: no limit.",
 )
+@click.option("--operator", help="The operator whose key it is: what it does that operator does. Without it: nobody's.")
 @json_option
 def create(
-    name: str, *, scopes: Sequence[str], expires_in: timedelta | None, per_minute: int | None, as_json: bool
+    name: str,
+    *,
+    scopes: Sequence[str],
+    expires_in: timedelta | None,
+    per_minute: int | None,
+    operator: str | None,
+    as_json: bool,
 ) -> None:
     """Make an API key.
 
     It is for a backend of the merchant, or a person, and printed this once, for only its hash is kept. NAME is for
     people, to know later whose key it is. Scopes: `orders` places, pays and refreshes orders, `read` lists and shows
-    them, `operate` ends them, `metrics` reads /metrics.
+    them, `operate` ends them, `metrics` reads /metrics. A key of an operator ends when the operator is disabled, and
+    does not operate while the role is viewer; a key of nobody neither asks for nor agrees to a refund that needs two.
     """
     name = name.strip()
     if not (0 < len(name) <= NAME_CHARACTERS_MAX and name.isprintable()):
         raise click.BadParameter(f"1 to {NAME_CHARACTERS_MAX} printable characters", param_hint="NAME")
 
     async def make(db: Database) -> tuple[ApiKey, str]:
+        if operator is not None:
+            await _check_operator(db, operator)
         return await create_api_key(
             db,
             name,
             scopes=map(Scope, scopes) if scopes else ALL_SCOPES,
             expires_in_s=None if expires_in is None else expires_in.total_seconds(),
             requests_per_minute=per_minute,
+            operator=operator,
         )
 
-    key, text = with_database(make, act=this_act(name, scopes=list(scopes) or "all"))
+    act = this_act(ActName.KEY_CREATE, name, scopes=list(scopes) or "all", operator=operator)
+    key, text = with_database(make, act=act)
     if as_json:
-        print_json({"id": key.id, "name": key.name, "scopes": _in_order(key.scopes), "key": text})
+        given = {"id": key.id, "name": key.name, "scopes": _in_order(key.scopes), "operator": key.operator, "key": text}
+        print_json(given)
         return
     click.echo(text)
     may = "everything (--scope limits it)" if key.scopes == ALL_SCOPES else ", ".join(_in_order(key.scopes))
@@ -84,11 +98,12 @@ def list_(*, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    columns = ("id", "name", "scopes", "per minute", "created", "expires", "last used", "revoked")
+    columns = ("id", "name", "operator", "scopes", "per minute", "created", "expires", "last used", "revoked")
     table = [
         (
             row.id,
             row.name,
+            row.operator,
             " ".join(row.scopes),
             row.requests_per_minute,
             row.created_at,
@@ -108,7 +123,7 @@ def revoke(key_id: str) -> None:
 
     Ten seconds later no process takes it any more.
     """
-    if not with_database(lambda db: revoke_api_key(db, key_id), act=this_act(key_id)):
+    if not with_database(lambda db: revoke_api_key(db, key_id), act=this_act(ActName.KEY_REVOKE, key_id)):
         raise Stop(f"there is no valid API key with the id {key_id}; `nodrop keys list` shows them")
     click.echo(f"revoked {key_id}; within ten seconds no process takes it any more")
 
@@ -134,6 +149,15 @@ def notify(*, as_json: bool) -> None:
     own.
     """
     _secret("notify_secret", new_secret(), as_json=as_json)
+
+
+async def _check_operator(db: Database, name: str) -> None:
+    """Raises Stop: there is no such operator, or one who is disabled."""
+    from storage.postgres.operators import find_operator
+
+    operator = await find_operator(db, name)
+    if operator is None or operator.disabled_at is not None:
+        raise Stop(f"there is no operator {name} who is enabled; `nodrop operators list` shows them")
 
 
 def _in_order(scopes: frozenset[Scope]) -> list[str]:

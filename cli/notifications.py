@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.acts import confirm_preview, dry_run_option, reason_option, show_preview
+from cli.acts import ask_reason, by_option, confirm_preview, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.notification_text import attempt_lines, facts, notification_lines
 from cli.output import Stop, json_option, print_json, printable, warn
 from cli.spans import Since
+from core.act_names import ActName
 from storage.postgres.deliveries import (
     Choice,
     Listed,
@@ -113,8 +114,9 @@ def show(notification_id: str, *, as_json: bool) -> None:
 @click.option("--dead", "is_dead_only", is_flag=True, help="Dead letters: all, or those of --endpoint and --since.")
 @click.option("--endpoint", help="All for this URL since --since, delivered ones too.")
 @click.option("--since", type=Since(), help="Made since then: 30m, 2h, 7d, or an instant in ISO 8601.")
-@reason_option(required=False)
 @click.option("--yes", is_flag=True, help="Do not ask before many are sent.")
+@by_option
+@reason_option
 @dry_run_option
 @json_option
 def resend(
@@ -123,8 +125,9 @@ def resend(
     is_dead_only: bool,
     endpoint: str | None,
     since: timedelta | datetime | None,
-    reason: str,
     yes: bool,
+    by: str,
+    reason: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -136,23 +139,21 @@ def resend(
     """
     if (notification_id is None) is not (is_dead_only or endpoint is not None or since is not None):
         raise click.UsageError("name one notification by its ID, or many by --dead, or by --endpoint and --since")
-    if not dry_run and not reason.strip():
-        raise click.UsageError("--reason says why: it is kept for others (not needed with --dry-run)")
     if notification_id is not None:
-        _resend_one(notification_id, reason, dry_run=dry_run, as_json=as_json)
+        resend_one(notification_id, by=by, reason=reason, dry_run=dry_run, as_json=as_json)
     else:
-        _resend_many(is_dead_only, endpoint, since, reason, yes=yes, dry_run=dry_run, as_json=as_json)
+        resend_many(is_dead_only, endpoint, since, by=by, reason=reason, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
-def _resend_one(notification_id: str, reason: str, *, dry_run: bool, as_json: bool) -> None:
-    from core.acts import check_reason
+def resend_one(notification_id: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
+    """Send it again, or show what that would do."""
     from flows.resend import preview_resend, resend_notification
 
     if dry_run:
         preview = with_resources(lambda resources: preview_resend(resources, notification_id))
         show_preview(preview, as_json=as_json)
         return
-    act = this_act(notification_id, reason=check_reason(reason))
+    act = this_act(ActName.NOTIFICATION_RESEND, notification_id, by=by, reason=ask_reason(reason))
     row = with_resources(lambda resources: resend_notification(resources, notification_id), act=act)
     if as_json:
         print_json(_view(row))
@@ -162,33 +163,35 @@ def _resend_one(notification_id: str, reason: str, *, dry_run: bool, as_json: bo
         click.echo("due at once; a worker sends it")
 
 
-def _resend_many(
+def resend_many(
     is_dead_only: bool,  # noqa: FBT001 - passed on
     endpoint: str | None,
     since: timedelta | datetime | None,
-    reason: str,
     *,
+    by: str,
+    reason: str,
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from core.acts import check_reason
-    from flows.resend import preview_resend_many, resend_many
+    """Send them again one after another, or show what that would do."""
+    from flows import resend as flow
 
     async def look(resources: Resources) -> tuple[Choice, Preview]:
         choice = _choice(Listed.DEAD, endpoint, since, await find_now(resources.db))
-        return choice, await preview_resend_many(resources, choice, is_dead_only=is_dead_only)
+        return choice, await flow.preview_resend_many(resources, choice, is_dead_only=is_dead_only)
 
+    why = "" if dry_run else ask_reason(reason)
     choice, preview = with_resources(look)
     if dry_run:
         show_preview(preview, as_json=as_json)
         return
-    why = check_reason(reason)
     if not yes:
         confirm_preview(preview, "send them?")
     from_ = "" if choice.since is None else choice.since.isoformat()
-    act = this_act(choice.endpoint or "all", reason=why, what="dead" if is_dead_only else "all", since=from_)
-    count = with_resources(lambda resources: resend_many(resources, choice, is_dead_only=is_dead_only), act=act)
+    what = "dead" if is_dead_only else "all"
+    act = this_act(ActName.NOTIFICATIONS_RESEND, choice.endpoint or "all", by=by, reason=why, what=what, since=from_)
+    count = with_resources(lambda resources: flow.resend_many(resources, choice, is_dead_only=is_dead_only), act=act)
     if as_json:
         print_json({"resent": count})
         return

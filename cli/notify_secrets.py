@@ -14,6 +14,7 @@ import click
 from cli.audit import this_act
 from cli.environment import current_settings, with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
+from core.act_names import ActName
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -58,7 +59,7 @@ def set_(host: str, *, source: str | None, replace: bool, as_json: bool) -> None
             raise Stop(f"{host} has secrets already: `nodrop secrets rotate` changes them, --replace ends them")
         return await _put(db, sealer, host, [secret], over=current)
 
-    _change(settings, host, put, made=None if source else secret, as_json=as_json)
+    _change(ActName.SECRET_SET, settings, host, put, made=None if source else secret, as_json=as_json)
 
 
 @notify_secrets.command(epilog="Example: nodrop secrets rotate shop.example.com")
@@ -85,7 +86,7 @@ def rotate(host: str, *, source: str | None, as_json: bool) -> None:
             raise Stop(f"this secret signs for {host} already")
         return await _put(db, sealer, host, [secret, *present], over=current)
 
-    _change(settings, host, put, made=None if source else secret, as_json=as_json)
+    _change(ActName.SECRET_ROTATE, settings, host, put, made=None if source else secret, as_json=as_json)
 
 
 @notify_secrets.command(epilog="Example: nodrop secrets retire shop.example.com")
@@ -107,7 +108,7 @@ def retire(host: str, *, as_json: bool) -> None:
             raise Stop(f"{host} has no second secret to end; `nodrop secrets list` shows how many sign")
         return await _put(db, sealer, host, secrets[:1], over=current)
 
-    _change(settings, host, put, made=None, as_json=as_json)
+    _change(ActName.SECRET_RETIRE, settings, host, put, made=None, as_json=as_json)
 
 
 @notify_secrets.command(epilog="Example: nodrop secrets remove shop.example.com")
@@ -118,7 +119,7 @@ def remove(host: str, *, as_json: bool) -> None:
     from storage.postgres.notify_secrets import delete_secrets
 
     host = _host(host)
-    if not with_database(lambda db: delete_secrets(db, host), act=this_act(host)):
+    if not with_database(lambda db: delete_secrets(db, host), act=this_act(ActName.SECRET_REMOVE, host)):
         raise Stop(f"{host} has no secrets of its own; `nodrop secrets list` shows the hosts that have")
     if as_json:
         print_json({"host": host, "signing": 0})
@@ -197,12 +198,12 @@ async def _put(
     return secrets
 
 
-def _change(settings: Settings, host: str, put: _Put, *, made: str | None, as_json: bool) -> None:
+def _change(action: ActName, settings: Settings, host: str, put: _Put, *, made: str | None, as_json: bool) -> None:
     """Carry it out and print it. `made`: the secret that was made here, which is shown this once."""
     from storage.sealing import Sealer
 
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    signing = len(with_database(lambda db: put(db, sealer), act=this_act(host)))
+    signing = len(with_database(lambda db: put(db, sealer), act=this_act(action, host)))
     if as_json:
         print_json({"host": host, "signing": signing} | ({} if made is None else {"secret": made}))
         return

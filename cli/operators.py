@@ -6,9 +6,11 @@ import sys
 
 import click
 
+from cli.acts import dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import with_database
 from cli.output import Stop, json_option, print_json, print_table, warn
+from core.act_names import ActName
 from core.operators import Role
 
 PASSWORD_BYTES_MAX = 1000
@@ -27,19 +29,25 @@ def operators() -> None:
     "--role", type=_role, required=True, help="viewer reads; operator also acts; admin also acts on operators."
 )
 @click.option("--password-stdin", is_flag=True, help="Read the one-time password from standard input.")
+@reason_option
+@dry_run_option
 @json_option
-def add(name: str, *, role: str, password_stdin: bool, as_json: bool) -> None:
+def add(name: str, *, role: str, password_stdin: bool, reason: str, dry_run: bool, as_json: bool) -> None:
     """Add an operator, and print a one-time password.
 
     It is shown this once and has to be changed at the first sign-in. NAME is small letters, digits, dots, hyphens and
     underscores; the audit keeps it, so an operator is disabled and never deleted.
     """
-    from flows.operators import add_operator
+    from flows.operators import add_operator, preview_adding
     from runtime.passwords import Passwords
 
+    if dry_run:
+        show_preview(with_database(lambda db: preview_adding(db, name, Role(role))), as_json=as_json)
+        return
     given = _read_password() if password_stdin else None
     password = with_database(
-        lambda db: add_operator(db, Passwords(), name, Role(role), given), act=this_act(name, role=role)
+        lambda db: add_operator(db, Passwords(), name, Role(role), given),
+        act=this_act(ActName.OPERATOR_ADD, name, role=role, reason=reason),
     )
     _print(name, password, as_json=as_json, is_given=password_stdin)
 
@@ -47,17 +55,23 @@ def add(name: str, *, role: str, password_stdin: bool, as_json: bool) -> None:
 @operators.command(epilog="Example: nodrop operators reset alice")
 @click.argument("name")
 @click.option("--password-stdin", is_flag=True, help="Read the one-time password from standard input.")
+@reason_option
+@dry_run_option
 @json_option
-def reset(name: str, *, password_stdin: bool, as_json: bool) -> None:
+def reset(name: str, *, password_stdin: bool, reason: str, dry_run: bool, as_json: bool) -> None:
     """Give an operator a new one-time password, and take codes and sessions away.
 
     For whoever has lost the password or the app with the codes. A disabled operator is enabled.
     """
-    from flows.operators import reset_operator
+    from flows.operators import preview_reset, reset_operator
     from runtime.passwords import Passwords
 
+    if dry_run:
+        show_preview(with_database(lambda db: preview_reset(db, name)), as_json=as_json)
+        return
     given = _read_password() if password_stdin else None
-    password = with_database(lambda db: reset_operator(db, Passwords(), name, given), act=this_act(name))
+    act = this_act(ActName.OPERATOR_RESET, name, reason=reason)
+    password = with_database(lambda db: reset_operator(db, Passwords(), name, given), act=act)
     _print(name, password, as_json=as_json, is_given=password_stdin)
 
 
@@ -89,35 +103,56 @@ def list_(*, as_json: bool) -> None:
 
 @operators.command(epilog="Example: nodrop operators disable alice")
 @click.argument("name")
-def disable(name: str) -> None:
+@reason_option
+@dry_run_option
+def disable(name: str, *, reason: str, dry_run: bool) -> None:
     """Let nobody sign in by a name any more.
 
-    All of its sessions end, also those with an open page.
+    All of its sessions end, also those with an open page, and its API keys open nothing ten seconds later.
     """
+    from flows.operators import preview_disabling
     from storage.postgres.operators import disable_operator
 
-    _check(name, is_there=with_database(lambda db: disable_operator(db, name), act=this_act(name)))
+    if dry_run:
+        show_preview(with_database(lambda db: preview_disabling(db, name)), as_json=False)
+        return
+    act = this_act(ActName.OPERATOR_DISABLE, name, reason=reason)
+    _check(name, is_there=with_database(lambda db: disable_operator(db, name), act=act))
     click.echo(f"disabled {name}; every session has ended")
 
 
 @operators.command(epilog="Example: nodrop operators enable alice")
 @click.argument("name")
-def enable(name: str) -> None:
+@reason_option
+@dry_run_option
+def enable(name: str, *, reason: str, dry_run: bool) -> None:
     """Let a disabled operator sign in again, by the password of before."""
+    from flows.operators import preview_enabling
     from storage.postgres.operators import enable_operator
 
-    _check(name, is_there=with_database(lambda db: enable_operator(db, name), act=this_act(name)))
+    if dry_run:
+        show_preview(with_database(lambda db: preview_enabling(db, name)), as_json=False)
+        return
+    act = this_act(ActName.OPERATOR_ENABLE, name, reason=reason)
+    _check(name, is_there=with_database(lambda db: enable_operator(db, name), act=act))
     click.echo(f"enabled {name}")
 
 
 @operators.command(epilog="Example: nodrop operators role alice viewer")
 @click.argument("name")
 @click.argument("role", type=_role)
-def role(name: str, role: str) -> None:
+@reason_option
+@dry_run_option
+def role(name: str, role: str, *, reason: str, dry_run: bool) -> None:
     """Change the role of an operator, and end all sessions."""
+    from flows.operators import preview_role
     from storage.postgres.operators import set_role
 
-    _check(name, is_there=with_database(lambda db: set_role(db, name, Role(role)), act=this_act(name, role=role)))
+    if dry_run:
+        show_preview(with_database(lambda db: preview_role(db, name, Role(role))), as_json=False)
+        return
+    act = this_act(ActName.OPERATOR_ROLE, name, role=role, reason=reason)
+    _check(name, is_there=with_database(lambda db: set_role(db, name, Role(role)), act=act))
     click.echo(f"{name} is {role} now; every session has ended")
 
 

@@ -15,6 +15,7 @@ from cli.audit import this_act
 from cli.environment import with_database, with_resources
 from cli.output import Stop, Wrong, json_option, print_json, print_table, warn
 from cli.progress import Progress
+from core.act_names import ActName
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.order import ORDER_NO, OUT_TRADE_NO
 from core.reconciliation import Difference, Finding
@@ -122,7 +123,7 @@ def reconcile(
     limit = DIFFERENCES_MAX if is_all else SHOWN
     run, differences = with_resources(
         lambda resources: _reconcile(resources, scope, unknown, limit),
-        act=this_act(account, of=str(file or scope.day or "yesterday"), dry_run=dry_run),
+        act=this_act(ActName.STATEMENT_READ, account, of=str(file or scope.day or "yesterday"), dry_run=dry_run),
     )
     _print(run, differences, as_json=as_json, limit=limit)
     if run.status == "failed":

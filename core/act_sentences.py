@@ -43,6 +43,8 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "refund.was_declined": "{by} has declined the refund with this key: take another key to ask again.",
         "refund.has_expired": "Nobody approved the refund with this key in time: take another key to ask again.",
         # -- approvals
+        "approval.needs_person": "Above the limit nodrop has to know who asks and who agrees: by the console, by an"
+        " operator's password on the command line, or by an API key of an operator.",
         "approval.own": "Somebody else has to decide: you have asked for this refund.",
         "approval.decided": "{by} has decided already: {decision}.",
         "approval.expired": "Nobody approved it in time: it has to be asked for again.",
@@ -106,9 +108,32 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "account.is_off": "The account is switched off already.",
         "account.is_on": "The account is switched on already.",
         # -- the work on cases
+        "case.assigns": "{assignee} has case {id} from now on.",
+        "case.takes_from": "{assignee} has it now.",
+        "case.gives_back": "Nobody has case {id} from now on: anybody may take it.",
         "case.assigned_to": "{assignee} has case {id}.",
         "case.given_back": "Case {id} was given back meanwhile: nobody has it.",
         "case.resolved_by": "{by} has resolved case {id}.",
+        # -- erasing
+        "erase.texts": "Subject, metadata, return address, checkouts, raw callbacks, the texts of notifications and"
+        " what people wrote into the cases of order {order_no} are gone for ever.",
+        "erase.keeps": "Amounts, numbers and the history stay.",
+        "erase.gives_up": "Notifications that were never delivered are given up.",
+        # -- operators
+        "operator.is_added": "{name} becomes {role}, and signs in by a one-time password.",
+        "operator.becomes": "{name} is {before} and becomes {role}.",
+        "operator.is_disabled": "Nobody signs in as {name} any more.",
+        "operator.is_enabled": "{name} signs in again, by the password of before.",
+        "operator.is_reset": "{name} gets a one-time password, signs in without codes, and is enabled.",
+        "operator.loses": "{sessions} sessions end.",
+        "operator.loses_keys": "{keys} API keys of {name} open nothing any more.",
+        "operator.exists": "There is an operator {name} already.",
+        "operator.has_role": "{name} is {role} already.",
+        "operator.is_off": "{name} is disabled already.",
+        "operator.is_on": "{name} is not disabled.",
+        # -- alerts
+        "alert.is_sent": "A worker sends a test to {host}.",
+        "alert.no_url": "ALERT_URL is not set: nothing can be sent.",
         # -- the sign-off of a day
         "sign_off.figures": "The figures of {day} at {account} are signed as they are now:",
         "sign_off.no_money": "It is signed that there was no money on {day} at {account}.",

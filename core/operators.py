@@ -39,7 +39,7 @@ _ORDER = tuple(Role)
 
 
 def check_name(name: str) -> str:
-    """The name, which is kept in the audit for ever.
+    """The name, which is kept in the audit.
 
     Raises:
         InvalidRequest: it has not the form of one.

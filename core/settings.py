@@ -165,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="upper"):
     notifications_keep_days: Days = 90
     observations_keep_days: Days = 90
     cases_keep_days: Days = 365
+    audit_keep_days: Annotated[int, msgspec.Meta(ge=365, le=36_500)] = 2557
 
     # -- the process
     shutdown_grace_s: Positive = 10.0

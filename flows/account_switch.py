@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.acts import Line, Preview
-from core.errors import NotFound
+from core.errors import NotFound, NotPossible
 from core.sentences import Sentence
 from storage.postgres.accounts import AccountRow, count_open_work, enable_account, list_accounts
 from storage.postgres.database import Database
@@ -22,7 +22,7 @@ async def preview_switch(db: Database, name: str, *, enabled: bool) -> Preview:
     if name not in accounts:
         raise NotFound(Sentence("there is no account {account}; `nodrop accounts list` shows them", account=name))
     if accounts[name].enabled is enabled:
-        return Preview(lines=(), refusal=Line("account.is_on" if enabled else "account.is_off"))
+        return Preview(lines=(), refusal=_already(enabled=enabled))
     if enabled:
         return Preview(lines=(Line("account.starts", {"account": name}),))
     work = await count_open_work(db, name, limit=COUNTED_MAX + 1)
@@ -34,13 +34,21 @@ async def preview_switch(db: Database, name: str, *, enabled: bool) -> Preview:
 
 
 async def switch_account(db: Database, name: str, *, enabled: bool) -> None:
-    """Switch it; every process knows within seconds. To do it twice changes nothing.
+    """Switch it; every process knows within seconds.
 
     Raises:
         NotFound: there is no such account.
+        NotPossible: it is switched so already.
     """
-    if not await enable_account(db, name, enabled=enabled):
-        raise NotFound(Sentence("there is no account {account}; `nodrop accounts list` shows them", account=name))
+    if await enable_account(db, name, enabled=enabled):
+        return
+    if name in {row.name for row in await list_accounts(db)}:
+        raise NotPossible(_already(enabled=enabled))
+    raise NotFound(Sentence("there is no account {account}; `nodrop accounts list` shows them", account=name))
+
+
+def _already(*, enabled: bool) -> Line:
+    return Line("account.is_on" if enabled else "account.is_off")
 
 
 def _warnings(accounts: dict[str, AccountRow], name: str) -> tuple[Line, ...]:

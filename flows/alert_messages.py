@@ -9,9 +9,11 @@ from __future__ import annotations
 from secrets import token_hex
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import structlog
 
+from core.acts import Line, Preview
 from core.alerts import Condition, Rule, message_delay_s, message_of
 from core.errors import ConfigurationError, InvalidRequest
 from core.settings import Settings, require
@@ -120,6 +122,14 @@ async def send_due(resources: Resources, sender: AlertSender) -> bool:
         if failures == FAILURES_MAX:
             return False
     return True
+
+
+def preview_test(settings: Settings) -> Preview:
+    """Effects of a test. Raises ConfigurationError: the URL cannot be used."""
+    if not settings.alert_url:
+        return Preview(lines=(), refusal=Line("alert.no_url"))
+    check_alert_url(settings)
+    return Preview(lines=(Line("alert.is_sent", {"host": urlsplit(settings.alert_url).hostname or ""}),))
 
 
 async def queue_test(resources: Resources, *, by: str) -> str:

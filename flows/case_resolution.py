@@ -74,8 +74,10 @@ async def preview_answer(resources: Resources, case_id: int, answer: Answer) -> 
     return replace(preview, lines=(*preview.lines, *((Line(end),) if preview.is_possible else ())))
 
 
-async def answer_case(resources: Resources, case_id: int, answer: Answer, *, by: str, reason: str) -> Answered:
-    """Do what the choice says, and resolve the case with the reason if that ends it.
+async def answer_case(
+    resources: Resources, case_id: int, answer: Answer, *, by: str, reason: str, is_proven: bool = True
+) -> Answered:
+    """Do what the choice says, and resolve the case with the reason if that ends it. `is_proven` as of a refund.
 
     Raises:
         NotFound: there is no such case.
@@ -93,13 +95,15 @@ async def answer_case(resources: Resources, case_id: int, answer: Answer, *, by:
         raise NotPossible(refusal)
     if answer.case_version not in (None, case.version):
         raise too_late(case)
-    answered = await _act(resources, case, answer, by=by, reason=reason)
+    answered = await _act(resources, case, answer, by=by, reason=reason, is_proven=is_proven)
     if answer.choice.ends_case:  # the act itself may have resolved it
         await resolve_case(resources.db, case_id, resolution=reason, by=by)
     return replace(answered, case=await get_case(resources.db, case_id))
 
 
-async def _act(resources: Resources, case: CaseRow, answer: Answer, *, by: str, reason: str) -> Answered:
+async def _act(
+    resources: Resources, case: CaseRow, answer: Answer, *, by: str, reason: str, is_proven: bool
+) -> Answered:
     version = answer.expected_version
     match answer.choice:
         case Choice.ACCEPT:
@@ -108,7 +112,9 @@ async def _act(resources: Resources, case: CaseRow, answer: Answer, *, by: str, 
             return Answered(case=case, state=state)
         case Choice.REFUND:
             wish = _wish(case, answer)
-            requested = await request_refund(resources, wish, by=by, reason=reason, expected_version=version)
+            requested = await request_refund(
+                resources, wish, by=by, reason=reason, expected_version=version, is_proven=is_proven
+            )
             return Answered(case=case, state=requested.state, approval=requested.approval)
         case Choice.QUERY:
             state = await refresh_order(resources, _order_of(case), trailing=True, by=Source.OPERATOR)

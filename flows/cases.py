@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from core.acts import Line
+from core.acts import Line, Preview
 from core.errors import InvalidRequest, NotFound, NotPossible
 from core.sentences import Sentence
 from storage.postgres.cases import CaseRow, assign_case, find_case, resolve_case
@@ -26,6 +26,20 @@ async def get_case(db: Database, case_id: int) -> CaseRow:
     if case is None:
         raise NotFound(Sentence("there is no case {id}", id=str(case_id)))
     return case
+
+
+async def preview_assignment(db: Database, case_id: int, assignee: str | None) -> Preview:
+    """Effects of giving the case to an operator, or back to nobody. Raises NotFound."""
+    case = await get_case(db, case_id)
+    if case.resolved_at is not None:
+        return Preview(lines=(), refusal=too_late(case).line)
+    line = Line("case.gives_back", {"id": case_id})
+    if assignee is not None:
+        line = Line("case.assigns", {"id": case_id, "assignee": assignee})
+    is_taken = case.assignee not in (None, assignee)
+    return Preview(
+        lines=(line,), warnings=(Line("case.takes_from", {"assignee": case.assignee or ""}),) if is_taken else ()
+    )
 
 
 async def assign(db: Database, case_id: int, assignee: str | None, *, version: int) -> CaseRow:

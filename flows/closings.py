@@ -11,9 +11,9 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from core.acts import Line, Preview, Sum
+from core.acts import Line, Preview, Sum, check_reason
 from core.closing import Closing, DayMoney, Doubt, doubts_of, figures_of, lines_of, with_disputes
-from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated, UnknownAccount
+from core.errors import NotFound, NotPossible, PreviewOutdated, UnknownAccount
 from core.sentences import Sentence
 from flows.reconcile.unlisted import FIRST_DAY, day_bounds
 from runtime.accounts import Account
@@ -113,22 +113,17 @@ async def sign_off(
     """Sign a day off with the figures of now. `expected_version` is of the preview; None: whatever the figures are.
 
     Raises:
-        InvalidRequest: something speaks against it and there is no note, or that is too long.
+        InvalidRequest: the note is no reason.
         NotPossible: the day is not over.
         PreviewOutdated: other figures came after the preview.
     """
-    note = note.strip()
-    if len(note) > NOTE_CHARACTERS_MAX:
-        raise InvalidRequest(Sentence("note: at most {max} characters", max=NOTE_CHARACTERS_MAX))
+    note = check_reason(note)
     seen = await read_day(resources, name, day)
     preview = _preview(seen.closing, day)
     if preview.refusal is not None:
         raise NotPossible(preview.refusal)
     if expected_version not in (None, preview.version):
         raise PreviewOutdated(preview)
-    if preview.warnings and not note:
-        warning = preview.warnings[0].sentence
-        raise InvalidRequest(Sentence("note: say why it is signed off all the same: {warning}", warning=warning))
     figures = figures_of(seen.closing.lines, seen.closing.differences)
     await put_closing(resources.db, name, day, {line.currency: line.here for line in seen.closing.lines})
     await insert_sign_off(resources.db, name, day, by=by, note=note, figures=figures)

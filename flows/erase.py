@@ -6,6 +6,7 @@ from functools import partial
 
 from msgspec import Struct
 
+from core.acts import Line, Preview
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import on_erase, open_work
@@ -30,6 +31,17 @@ async def check_erasable(resources: Resources, order_no: str, *, dead_letters: b
         raise NotFound(f"there is no order {order_no}")
     deliveries = await find_open_deliveries(resources.db, order_no)
     _refuse(order_no, [*open_work(state), *_open_deliveries(deliveries, dead_letters=dead_letters)])
+
+
+async def preview_erasing(resources: Resources, order_no: str, *, dead_letters: bool) -> Preview:
+    """Effects of erasing the order.
+
+    Raises:
+        NotFound, InvalidRequest: as `erase_order`.
+    """
+    await check_erasable(resources, order_no, dead_letters=dead_letters)
+    lines = (Line("erase.texts", {"order_no": order_no}), Line("erase.keeps"))
+    return Preview(lines=lines, warnings=(Line("erase.gives_up"),) if dead_letters else ())
 
 
 async def erase_order(resources: Resources, order_no: str, *, by: str, dead_letters: bool) -> ErasedOrder:
@@ -60,8 +72,8 @@ def _open_deliveries(deliveries: OpenDeliveries, *, dead_letters: bool) -> list[
         sentences.append(f"{deliveries.notifications} notifications are not delivered yet")
     if deliveries.dead_letters and not dead_letters:
         sentences.append(
-            f"{deliveries.dead_letters} notifications were never delivered: `nodrop dead-letters resend`, or give up"
-            " with --dead-letters"
+            f"{deliveries.dead_letters} notifications were never delivered: `nodrop notifications resend --dead`, or"
+            " give up with --dead-letters"
         )
     return sentences
 

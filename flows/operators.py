@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+from core.acts import Line, Preview
 from core.errors import InvalidRequest, NotFound
 from core.operators import Role, check_name, check_password
 from core.sentences import Sentence
 from runtime.passwords import Passwords, one_time_password
 from storage.postgres import operators
 from storage.postgres.database import Database
+
+
+async def preview_adding(db: Database, name: str, role: Role) -> Preview:
+    """Effects of adding an operator. Raises InvalidRequest: the name has not the form of one."""
+    check_name(name)
+    if await operators.find_operator(db, name) is not None:
+        return Preview(lines=(), refusal=Line("operator.exists", {"name": name}))
+    return Preview(lines=(Line("operator.is_added", {"name": name, "role": role}),))
+
+
+async def preview_disabling(db: Database, name: str) -> Preview:
+    """Effects of disabling an operator. Raises NotFound."""
+    row = await _find(db, name)
+    if row.disabled_at is not None:
+        return Preview(lines=(), refusal=Line("operator.is_off", {"name": name}))
+    lines = [Line("operator.is_disabled", {"name": name}), Line("operator.loses", {"sessions": row.sessions})]
+    if row.keys:
+        lines.append(Line("operator.loses_keys", {"name": name, "keys": row.keys}))
+    return Preview(lines=tuple(lines))
+
+
+async def preview_enabling(db: Database, name: str) -> Preview:
+    """Effects of enabling an operator. Raises NotFound."""
+    row = await _find(db, name)
+    if row.disabled_at is None:
+        return Preview(lines=(), refusal=Line("operator.is_on", {"name": name}))
+    return Preview(lines=(Line("operator.is_enabled", {"name": name}),))
+
+
+async def preview_reset(db: Database, name: str) -> Preview:
+    """Effects of giving an operator a one-time password. Raises NotFound."""
+    row = await _find(db, name)
+    lines = (Line("operator.is_reset", {"name": name}), Line("operator.loses", {"sessions": row.sessions}))
+    return Preview(lines=lines)
+
+
+async def preview_role(db: Database, name: str, role: Role) -> Preview:
+    """Effects of another role. Raises NotFound."""
+    row = await _find(db, name)
+    if row.role is role:
+        return Preview(lines=(), refusal=Line("operator.has_role", {"name": name, "role": role}))
+    becomes = Line("operator.becomes", {"name": name, "before": row.role, "role": role})
+    return Preview(lines=(becomes, Line("operator.loses", {"sessions": row.sessions})))
+
+
+async def _find(db: Database, name: str) -> operators.OperatorRow:
+    row = next((row for row in await operators.list_operators(db) if row.name == name), None)
+    if row is None:
+        raise NotFound(Sentence("there is no operator {operator}", operator=name))
+    return row
 
 
 async def add_operator(db: Database, passwords: Passwords, name: str, role: Role, password: str | None = None) -> str:

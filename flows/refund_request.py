@@ -84,17 +84,24 @@ async def preview_refund(resources: Resources, wish: RefundWish) -> Preview:
 
 
 async def request_refund(
-    resources: Resources, wish: RefundWish, *, by: str, reason: str, expected_version: int | None = None
+    resources: Resources,
+    wish: RefundWish,
+    *,
+    by: str,
+    reason: str,
+    expected_version: int | None = None,
+    is_proven: bool = True,
 ) -> RequestedRefund:
     """Request the refund, or have it wait for a second operator if it is above the limit.
 
-    `expected_version`: the version of the order that the operator looked at.
+    `expected_version`: the version of the order that the operator looked at. `is_proven`: nodrop knows that `by` is who
+    asks. Otherwise nothing waits, for the same person could agree under another name.
 
     Raises:
         NotFound: there is no such order, or it has no such payment.
         InvalidRequest: the reason or the key.
         RefundConflict: a refund with this key has other terms.
-        NotPossible: this money cannot be given back, or not so much of it.
+        NotPossible: this money cannot be given back, or not so much of it; or it would wait, and nobody is known.
         PreviewOutdated: the order has moved on since `expected_version`.
     """
     reason = check_reason(reason)
@@ -104,19 +111,24 @@ async def request_refund(
     request = replace(_request(resources, wish, payment, by=by), reason=reason, expected_version=expected_version)
     if known_refund(state, request) is None:
         await _check_channel(resources, state, payment, request)
-    return await _commit(resources, state, payment, request)
+    return await _commit(resources, state, payment, request, is_proven=is_proven)
 
 
-async def approve_refund(resources: Resources, approval_id: int, *, by: str, reason: str = "") -> RequestedRefund:
-    """A second operator agrees, and the refund is requested. To do it again ends what was cut off.
+async def approve_refund(
+    resources: Resources, approval_id: int, *, by: str, reason: str = "", is_proven: bool = True
+) -> RequestedRefund:
+    """A second operator agrees, and the refund is requested. To do it again ends what was cut off. `is_proven` as in
+    `request_refund`.
 
     What cannot be refunded as things stand is not approved: else whoever asked for it could end that alone, later.
 
     Raises:
         NotFound: there is no such approval.
-        NotPossible: it is this operator's own, was decided otherwise, has expired, or the money is gone meanwhile.
+        NotPossible: it is this operator's own, was decided otherwise, has expired, the money is gone meanwhile, or
+            nobody is known.
     """
     approval = await _get_approval(resources, approval_id)
+    _check_proven(is_proven=is_proven)
     state, payment = await _find(resources, approval.order_no, approval.out_trade_no)
     request = RefundRequest(
         key=payment.key,
@@ -135,31 +147,37 @@ async def approve_refund(resources: Resources, approval_id: int, *, by: str, rea
             raise NotPossible(refund_refusal(state, payment, obstacle))
         await _check_channel(resources, state, payment, request)
         await _decide(resources, approval, "approved", by=by, reason=reason)
-    requested = await _commit(resources, state, payment, request)
+    requested = await _commit(resources, state, payment, request, is_proven=True)
     if requested.refund is not None:
         await set_refund(resources.db, approval.id, requested.refund.refund_no)
     return replace(requested, approval=await _get_approval(resources, approval_id))
 
 
-async def decline_refund(resources: Resources, approval_id: int, *, by: str, reason: str) -> Approval:
+async def decline_refund(
+    resources: Resources, approval_id: int, *, by: str, reason: str, is_proven: bool = True
+) -> Approval:
     """A second operator does not agree: nothing is refunded. Raises as `approve_refund`, and InvalidRequest."""
     approval = await _get_approval(resources, approval_id)
+    _check_proven(is_proven=is_proven)
     return await _decide(resources, approval, "declined", by=by, reason=check_reason(reason))
 
 
-async def preview_approval(resources: Resources, approval_id: int, *, by: str, declines: bool = False) -> Preview:
+async def preview_approval(
+    resources: Resources, approval_id: int, *, by: str, declines: bool = False, is_proven: bool = True
+) -> Preview:
     """Effects of the approval, or of declining it, as things stand. Raises NotFound."""
     approval = await _get_approval(resources, approval_id)
+    unknown = None if is_proven else Line("approval.needs_person")
     if declines:
         line = Line("approval.declines", {"requested_by": approval.requested_by})
-        return Preview(lines=(line,), refusal=_refusal(approval, by))
+        return Preview(lines=(line,), refusal=_refusal(approval, by) or unknown)
     state, payment = await _find(resources, approval.order_no, approval.out_trade_no)
     request = RefundRequest(
         key=payment.key, by="", amount=approval.amount, request_key=approval.request_key, approved_by=by
     )
     preview = await _preview(resources, state, payment, request)
     request_line = Line("approval.asked_by", {"requested_by": approval.requested_by, "reason": approval.reason})
-    refusal = _approval_refusal(approval, state, request, by)
+    refusal = _approval_refusal(approval, state, request, by) or unknown
     return replace(preview, lines=(request_line, *preview.lines), refusal=refusal or preview.refusal)
 
 
@@ -223,7 +241,15 @@ async def _check_channel(resources: Resources, state: OrderState, payment: Payme
         raise NotPossible(fault)
 
 
-async def _commit(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> RequestedRefund:
+def _check_proven(*, is_proven: bool) -> None:
+    """Raises NotPossible: nodrop does not know who it is."""
+    if not is_proven:
+        raise NotPossible(Line("approval.needs_person"))
+
+
+async def _commit(
+    resources: Resources, state: OrderState, payment: Payment, request: RefundRequest, *, is_proven: bool
+) -> RequestedRefund:
     """The request through the door; or the approval that it waits for."""
     decide = partial(on_refund_requested, request=request)
     committed = await commit_decision(resources, state.order.order_no, decide, known=state)
@@ -238,6 +264,7 @@ async def _commit(resources: Resources, state: OrderState, payment: Payment, req
             obstacle = refund_obstacle(after, payment.key, request.amount)
             raise NotPossible(refund_refusal(after, payment, obstacle))
         case Outcome.NEEDS_APPROVAL:
+            _check_proven(is_proven=is_proven)
             return RequestedRefund(state=after, approval=await _ask(resources, after, payment, request))
     return RequestedRefund(state=after, refund=known_refund(after, request) or _newest(after, payment))
 

@@ -20,7 +20,7 @@ from core.resending import check_choice, preview_many, preview_one, refusal_of
 from core.sentences import Sentence
 from flows.commit import arm_jobs
 from runtime.resources import Resources
-from storage.postgres import deliveries, notifications
+from storage.postgres import deliveries
 from storage.postgres.deliveries import Choice, Listed, NotificationRow
 from storage.postgres.orders import find_now
 
@@ -93,16 +93,6 @@ async def resend_many(resources: Resources, choice: Choice, *, is_dead_only: boo
         count += len(await deliveries.resend(resources.db, ids, is_paced=True))
     log.info("notifications_resent", count=count)
     return count
-
-
-async def resend_dead_letters(resources: Resources, notification_id: str | None) -> list[str]:
-    """One dead letter, or all with None, at once and not paced. Returns their ids.
-
-    Due in Postgres first: if Redis is away the sweep finds them.
-    """
-    due = await notifications.resend_dead_letters(resources.db, notification_id)
-    await arm_jobs(resources, [jobs.push_notification(*row) for row in due])
-    return [id_ for id_, _ in due]
 
 
 async def _batches(resources: Resources, choice: Choice, lists: Sequence[Listed]) -> AsyncIterator[list[str]]:

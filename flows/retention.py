@@ -9,6 +9,7 @@ from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres import retention
 from storage.postgres.alerts import delete_alerts
+from storage.postgres.audit import delete_old_acts
 from storage.postgres.reconciliation.runs import DIFFERENCES_KEEP_DAYS
 from storage.postgres.refused_callbacks import delete_refused
 from storage.postgres.sessions import Ends, delete_sessions
@@ -30,10 +31,13 @@ async def delete_old(resources: Resources) -> bool:
     await delete_limits(db)
     await delete_refused(db, keep_days=settings.callbacks_keep_days, limit=retention.BATCH)
     alerts = await delete_alerts(db)
+    acts = await delete_old_acts(db, keep_days=settings.audit_keep_days, limit=retention.BATCH)
     if callbacks or notifications or cases:
         log.info("old_rows_deleted", callbacks=callbacks, notifications=notifications, cases=cases)
+    if acts:
+        log.info("old_acts_deleted", count=acts)
     payers = await _erase_left_payers(resources)
-    return max(callbacks, notifications, cases, alerts) >= retention.BATCH or payers >= retention.PAYERS_BATCH
+    return max(callbacks, notifications, cases, alerts, acts) >= retention.BATCH or payers >= retention.PAYERS_BATCH
 
 
 async def _erase_left_payers(resources: Resources) -> int:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import pyotp
 import structlog
 
-from core.errors import TooManyRequests
+from core.act_names import ActName
+from core.errors import InvalidRequest, TooManyRequests
 from runtime.passwords import Passwords
 from runtime.resources import Resources
 from storage.postgres.audit import Act, Via, write_act
@@ -59,24 +60,26 @@ async def sign_in(resources: Resources, passwords: Passwords, attempt: Attempt) 
         DatabaseUnavailable: nobody is signed in.
     """
     db = resources.db
-    place = key_of("place", attempt.name, attempt.address)
-    limits = await _limits_of(resources, attempt, place)
-    await _take_all(resources, limits)
-    operator = await find_operator(db, attempt.name)
-    hashed = await passwords.verify(attempt.password, None if operator is None else operator.password)
-    if operator is None or hashed is None or operator.disabled_at is not None or operator.is_over:
-        await _note_failure(resources, attempt, operator, "password" if hashed is None else "over")
+    known = await _verify(resources, passwords, attempt, Via.CONSOLE)
+    if known is None:
         return None
-    if operator.totp is not None and not await check_code(resources, operator, operator.totp, attempt.code):
-        await _note_failure(resources, attempt, operator, "code")
-        return None
-    await _write(resources, operator.name, "sign_in", {"address": attempt.address})
-    for key, limit in limits:
-        await give_back(db, key, limit)
-    await keep(db, place, KNOWN_S)
-    rehashed = None if hashed == operator.password else hashed
+    operator, rehashed = known
     await note_sign_in(db, operator.name, epoch=operator.epoch, rehashed=rehashed)
     return await begin_session(db, operator.name, operator.epoch, address=attempt.address, device=attempt.device)
+
+
+async def prove_person(resources: Resources, passwords: Passwords, attempt: Attempt) -> bool:
+    """Whether the password and the code are this operator's, for one act of a command: no session begins. Within the
+    limits of signing in.
+
+    Raises:
+        InvalidRequest: the password was printed for somebody, so more than one person may know it.
+        TooManyRequests, DatabaseUnavailable: as `sign_in`.
+    """
+    known = await _verify(resources, passwords, attempt, Via.COMMAND)
+    if known is not None and known.operator.must_change:
+        raise InvalidRequest("this is a one-time password: sign in to the console first, and change it there")
+    return known is not None
 
 
 async def check_own_password(resources: Resources, passwords: Passwords, operator: Operator, password: str) -> bool:
@@ -118,6 +121,35 @@ def find_step(secret: str, code: str, now_s: float) -> int | None:
     return matches[0] if matches else None
 
 
+class _Known(NamedTuple):
+    """The operator who was recognised, and a new hash of the password if its parameters have changed."""
+
+    operator: Operator
+    rehashed: str | None
+
+
+async def _verify(resources: Resources, passwords: Passwords, attempt: Attempt, via: Via) -> _Known | None:
+    """The operator of the name, the password and the code, written down; None: one of them is wrong. Raises
+    TooManyRequests.
+    """
+    db, place = resources.db, key_of("place", attempt.name, attempt.address)
+    limits = await _limits_of(resources, attempt, place)
+    await _take_all(resources, limits)
+    operator = await find_operator(db, attempt.name)
+    hashed = await passwords.verify(attempt.password, None if operator is None else operator.password)
+    if operator is None or hashed is None or operator.disabled_at is not None or operator.is_over:
+        await _note_failure(resources, attempt, operator, "password" if hashed is None else "over", via)
+        return None
+    if operator.totp is not None and not await check_code(resources, operator, operator.totp, attempt.code):
+        await _note_failure(resources, attempt, operator, "code", via)
+        return None
+    await _write(resources, operator.name, ActName.SIGN_IN, {"address": attempt.address}, via)
+    for key, limit in limits:
+        await give_back(db, key, limit)
+    await keep(db, place, KNOWN_S)
+    return _Known(operator, None if hashed == operator.password else hashed)
+
+
 # -- limits and rows ---------------------------------------------------------------------------------------------------
 
 _Limits = Sequence[tuple[bytes, Limit]]
@@ -142,15 +174,19 @@ async def _take_all(resources: Resources, limits: _Limits) -> None:
         taken.append((key, limit))
 
 
-async def _note_failure(resources: Resources, attempt: Attempt, operator: Operator | None, reason: str) -> None:
+async def _note_failure(
+    resources: Resources, attempt: Attempt, operator: Operator | None, reason: str, via: Via
+) -> None:
     if operator is not None and operator.disabled_at is not None:
         reason = "disabled"
     log.warning("sign_in_failed", reason="name" if operator is None else reason)
     if operator is not None:
-        await _write(resources, operator.name, "sign_in.failed", {"address": attempt.address, "wrong": reason})
+        detail = {"address": attempt.address, "wrong": reason}
+        await _write(resources, operator.name, ActName.SIGN_IN_FAILED, detail, via)
     elif await take(resources.db, key_of("rows"), NOBODYS_ROWS) == 0:
-        await _write(resources, NOBODY, "sign_in.failed", {"address": attempt.address, "wrong": "name"})
+        detail = {"address": attempt.address, "wrong": "name"}
+        await _write(resources, NOBODY, ActName.SIGN_IN_FAILED, detail, via)
 
 
-async def _write(resources: Resources, by: str, action: str, detail: dict[str, str]) -> None:
-    await write_act(resources.db, Act(by=by, via=Via.CONSOLE, action=action, subject=by, detail=detail))
+async def _write(resources: Resources, by: str, action: ActName, detail: dict[str, str], via: Via) -> None:
+    await write_act(resources.db, Act(by=by, via=via, action=action, subject=by, detail=detail))

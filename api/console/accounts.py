@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from api.console.acting import back_of_act, confirm
+from api.console.acting import back_of_act, confirm, refused_page
 from api.console.render import see_other
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
+from core.errors import NotPossible
 from flows.account_switch import preview_switch, switch_account
 
 
@@ -27,7 +29,11 @@ async def do_enable(_context: Context, visit: Visit) -> Reply:
 
 
 async def _switch(visit: Visit, *, enabled: bool) -> Reply:
+    """Switch it; one that is switched so already is shown as it is, and nothing is written."""
     name, reason = visit.params["name"], visit.reason()
-    await visit.record("account.enable" if enabled else "account.disable", name, {"reason": reason})
+    preview = await preview_switch(visit.db, name, enabled=enabled)
+    if preview.refusal is not None:
+        return refused_page(visit, "enable" if enabled else "disable", NotPossible(preview.refusal))
+    await visit.record(ActName.ACCOUNT_ENABLE if enabled else ActName.ACCOUNT_DISABLE, name, {"reason": reason})
     await switch_account(visit.db, name, enabled=enabled)
     return see_other(back_of_act(visit), "money.enabled" if enabled else "money.disabled", account=name)

@@ -10,6 +10,7 @@ from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
 from core.alerts import OTHERS, WHOLE_HOST, Rule
 from flows.alert_messages import queue_test
 from storage.postgres.alerts import AlertRow, find_unsent, list_alerts
@@ -44,7 +45,7 @@ async def show(context: Context, visit: Visit) -> Reply:
 
 async def send_test(context: Context, visit: Visit) -> Reply:
     """A worker sends it, as it sends alerts."""
-    await visit.record("alerts.test", "ALERT_URL", {})
+    await visit.record(ActName.ALERT_TEST, "ALERT_URL", {})
     await queue_test(context.resources, by=visit.operator)
     return see_other("/ops/alerts", "alerts.test_queued")
 

@@ -15,6 +15,7 @@ from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.fields import number_in
 from api.http.response import Reply
+from core.act_names import ActName
 from core.acts import Preview
 from core.case_choices import Choice, choices_for
 from core.errors import NotPossible, PreviewOutdated
@@ -59,7 +60,7 @@ async def do_answer(context: Context, visit: Visit) -> Reply:
         "amount": answer.amount,
         "key": answer.key if answer.choice is Choice.REFUND else None,
     }
-    await visit.record("cases.resolve", str(case.id), {name: each for name, each in detail.items() if each})
+    await visit.record(ActName.CASE_RESOLVE, str(case.id), {name: each for name, each in detail.items() if each})
     try:
         answered = await answer_case(context.resources, case.id, answer, by=visit.operator, reason=reason)
     except (NotPossible, PreviewOutdated) as refused:

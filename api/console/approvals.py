@@ -10,6 +10,7 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.fields import number_in
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import NotFound, NotPossible
 from flows.refund_request import approve_refund, decline_refund, preview_approval
 from storage.postgres.refund_approvals import Approval, find_approval, list_approvals
@@ -41,7 +42,7 @@ async def show_approval(context: Context, visit: Visit) -> Reply:
 
 async def do_approve(context: Context, visit: Visit) -> Reply:
     approval, reason = await _approval(visit), visit.reason()
-    await visit.record("refund.approve", str(approval.id), {"order_no": approval.order_no, "reason": reason})
+    await visit.record(ActName.REFUND_APPROVE, str(approval.id), {"order_no": approval.order_no, "reason": reason})
     try:
         requested = await approve_refund(context.resources, approval.id, by=visit.operator, reason=reason)
     except NotPossible as refused:
@@ -52,7 +53,7 @@ async def do_approve(context: Context, visit: Visit) -> Reply:
 
 async def do_decline(context: Context, visit: Visit) -> Reply:
     approval, reason = await _approval(visit), visit.reason()
-    await visit.record("refund.decline", str(approval.id), {"order_no": approval.order_no, "reason": reason})
+    await visit.record(ActName.REFUND_DECLINE, str(approval.id), {"order_no": approval.order_no, "reason": reason})
     try:
         await decline_refund(context.resources, approval.id, by=visit.operator, reason=reason)
     except NotPossible as refused:

@@ -12,6 +12,7 @@ from api.console.render import csv_reply, render
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName, act_of
 from storage.postgres.audit import AuditRow, Filters, cursor_of, find_acts, read_cursor
 
 ROWS_PER_PAGE = 100
@@ -38,7 +39,9 @@ async def show(_context: Context, visit: Visit) -> Reply:
         visit,
         "audit/show.html",
         title=visit.language.texts["audit.title"],
-        rows=[(row, _listed(row)) for row in shown],
+        rows=[(row, _words(visit, row), _listed(row)) for row in shown],
+        acts=[(name.value, visit.language.texts[f"did.{name}"]) for name in ActName],
+        chosen=act_of(query.action) or query.action,
         query=query,
         more=more,
         file=visit.url(before=None).replace("/ops/audit", "/ops/audit.csv", 1),
@@ -47,7 +50,7 @@ async def show(_context: Context, visit: Visit) -> Reply:
 
 async def download(_context: Context, visit: Visit) -> Reply:
     """The same rows, at most 10,000."""
-    await visit.record("audit.csv", "", dict(visit.query))
+    await visit.record(ActName.AUDIT_FILE, "", dict(visit.query))
     rows = await find_acts(visit.db, _filters(visit.read_query(Query)), limit=ROWS_PER_FILE)
     header = ("id", "at", "by", "via", "action", "subject", "detail", "role")
     cells = [(row.id, row.at, row.by, row.via, row.action, row.subject, _detail(row), row.role) for row in rows]
@@ -63,6 +66,12 @@ def _filters(query: Query) -> Filters:
         until=midnight(query.until, days=1),
         before=read_cursor(query.before or None),
     )
+
+
+def _words(visit: Visit, row: AuditRow) -> str:
+    """The act in words; a name that no release of ours wrote stands as it is."""
+    act = act_of(row.action)
+    return row.action if act is None else visit.language.texts[f"did.{act}"]
 
 
 def _listed(row: AuditRow) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
 from api.v1.schemas import AccountName, Cursor, OrderNo
+from core.act_names import ActName
 from core.errors import NotFound
 from core.evidence import Refunded
 from core.order import Payment
@@ -108,7 +109,7 @@ async def show(context: Context, visit: Visit) -> Reply:
 async def show_raw(context: Context, visit: Visit) -> Reply:
     """The page with the raw body, and the strings that were signed, which have the body in them."""
     row = await _find(context, visit)
-    await visit.record("callback.raw", row.id, {"order_no": row.order_no} if row.order_no else {})
+    await visit.record(ActName.CALLBACK_RAW, row.id, {"order_no": row.order_no} if row.order_no else {})
     return await _page(context, visit, row, raw=await read_raw(context.resources, row))
 
 

@@ -13,6 +13,7 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.fields import number_in
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import InvalidRequest
 from core.order import CaseReason
 from flows import cases
@@ -99,7 +100,7 @@ async def assign(_context: Context, visit: Visit) -> Reply:
     case_id, form = number_in(visit.params["id"]), visit.form
     version = _version(visit)
     assignee = None if form.get("nobody") else form.get("assignee", "").strip() or visit.operator
-    await visit.record("cases.assign", str(case_id), {"to": assignee})
+    await visit.record(ActName.CASE_ASSIGN, str(case_id), {"to": assignee})
     await cases.assign(visit.db, case_id, assignee, version=version)
     back = visit.back if visit.back.startswith("/ops/cases?") or visit.back == "/ops/cases" else f"/ops/cases/{case_id}"
     if assignee is None:

@@ -15,6 +15,7 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.fields import number_in
 from api.http.response import Reply
+from core.act_names import ActName
 from core.closing import Closing, StatementState
 from core.errors import InvalidRequest, NotFound, UnknownAccount
 from core.money import decimal_text
@@ -78,7 +79,7 @@ async def show(context: Context, visit: Visit) -> Reply:
 
 async def download(context: Context, visit: Visit) -> Reply:
     """The newest thousand days of the choice, a row for each currency. Amounts are decimal."""
-    await visit.record("days.csv", "", dict(visit.query))
+    await visit.record(ActName.DAYS_FILE, "", dict(visit.query))
     days = await _listed(context.resources, visit.read_query(Query), ROWS_PER_FILE)
     return csv_reply("days", _HEADER, [row for day in days for row in _csv_rows(day, visit.sight)])
 
@@ -117,10 +118,10 @@ async def sign_off(context: Context, visit: Visit) -> Reply:
     version = visit.form.get("version", "")
     if not version.isascii() or not version.isdigit():
         raise InvalidRequest("version: open the day again")
-    note = " ".join(visit.form.get("note", "").split())
-    await visit.record("days.sign_off", account, {"of": day.isoformat(), "note": note})
+    reason = visit.reason()
+    await visit.record(ActName.DAY_SIGN_OFF, account, {"of": day.isoformat(), "reason": reason})
     await closings.sign_off(
-        context.resources, account, day, by=visit.operator, note=note, expected_version=int(version[:12])
+        context.resources, account, day, by=visit.operator, note=reason, expected_version=int(version[:12])
     )
     return see_other(_address(account, day), "days.signed_off", day=day.isoformat(), account=account)
 
@@ -128,7 +129,7 @@ async def sign_off(context: Context, visit: Visit) -> Reply:
 async def read_again(context: Context, visit: Visit) -> Reply:
     """Ask for the preview of the channel's own statement."""
     account, day = day_of(visit)
-    await visit.record("days.read_again", account, {"of": day.isoformat(), "dry_run": True})
+    await visit.record(ActName.STATEMENT_READ, account, {"of": day.isoformat(), "dry_run": True})
     await request_fetched(context.resources, account, day, by=visit.operator, dry_run=True)
     return see_other(_address(account, day), "days.requested")
 
@@ -139,7 +140,7 @@ async def upload_file(context: Context, visit: Visit) -> Reply:
     file = visit.upload("file")
     if file is None:
         raise InvalidRequest("file: choose the statement")
-    await visit.record("days.upload", account, {"of": day.isoformat(), "bytes": len(file.content)})
+    await visit.record(ActName.STATEMENT_UPLOAD, account, {"of": day.isoformat(), "bytes": len(file.content)})
     await upload(context.resources, account, day, file.content, by=visit.operator)
     return see_other(_address(account, day), "days.requested")
 
@@ -149,7 +150,7 @@ async def confirm_request(context: Context, visit: Visit) -> Reply:
     preview = await get_preview(visit.db, number_in(visit.params["id"]))
     reason = visit.reason()
     detail = {"of": preview.day.isoformat(), "preview": preview.id, "reason": reason}
-    await visit.record("days.confirm_statement", preview.account, detail)
+    await visit.record(ActName.STATEMENT_CONFIRM, preview.account, detail)
     await confirm(context.resources, preview.id, by=visit.operator, reason=reason)
     return see_other(_address(preview.account, preview.day), "days.confirmed")
 

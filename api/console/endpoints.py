@@ -12,6 +12,7 @@ from api.console.render import render, see_other
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import NotPossible
 from flows.endpoints import (
     check_endpoint,
@@ -49,7 +50,7 @@ async def show_one(context: Context, visit: Visit) -> Reply:
 
 async def pause(context: Context, visit: Visit) -> Reply:
     name, reason = check_endpoint(context.resources, visit.read_form(EndpointQuery).endpoint), visit.reason()
-    await visit.record("endpoint.pause", name, {"reason": reason})
+    await visit.record(ActName.ENDPOINT_PAUSE, name, {"reason": reason})
     try:
         await pause_endpoint(context.resources, name, by=visit.operator, reason=reason)
     except NotPossible:
@@ -59,7 +60,7 @@ async def pause(context: Context, visit: Visit) -> Reply:
 
 async def resume(context: Context, visit: Visit) -> Reply:
     name, reason = check_endpoint(context.resources, visit.read_form(EndpointQuery).endpoint), visit.reason()
-    await visit.record("endpoint.resume", name, {"reason": reason})
+    await visit.record(ActName.ENDPOINT_RESUME, name, {"reason": reason})
     try:
         await resume_endpoint(context.resources, name)
     except NotPossible:

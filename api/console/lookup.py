@@ -9,6 +9,7 @@ from api.console.render import render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import NotPossible, PreviewOutdated
 from flows.attach import Lookup, attach_payment, look_up, preview_attach
 
@@ -37,7 +38,7 @@ async def do_attach(context: Context, visit: Visit) -> Reply:
     form, reason = visit.read_form(LookupForm), visit.reason()
     order_no = visit.params["order_no"]
     detail = {"account": form.account, "number": form.number, "reason": reason}
-    await visit.record("order.attach", order_no, detail)
+    await visit.record(ActName.ORDER_ATTACH, order_no, detail)
     try:
         await attach_payment(
             context.resources,
@@ -61,7 +62,7 @@ async def _lookup_page(
     if refused is None and form.account and form.number:
         try:
             subject = form.order_no or form.account
-            await visit.record("order.lookup", subject, {"account": form.account, "number": form.number})
+            await visit.record(ActName.ORDER_LOOKUP, subject, {"account": form.account, "number": form.number})
             if form.order_no:
                 lookup, preview = await preview_attach(context.resources, form.order_no, form.account, form.number)
             else:

@@ -16,6 +16,7 @@ from api.context import Context
 from api.http.errors import SignInNeeded
 from api.http.response import Reply, Response
 from api.pages.qr import svg
+from core.act_names import ActName
 from core.errors import InvalidRequest, NotFound
 from core.operators import check_password
 from flows.sign_in import check_code, check_own_password
@@ -53,7 +54,7 @@ async def change_password(context: Context, visit: Visit) -> Reply:
         return await _page(context, visit, fault="me.password_wrong")
     if form.new == form.old:
         return await _page(context, visit, fault="me.password_same")
-    await visit.record("operators.password", operator.name)
+    await visit.record(ActName.OPERATOR_PASSWORD, operator.name)
     hashed = await PASSWORDS.hash(form.new)
     keep, epoch = visit.session.digest, operator.epoch
     if not await operators.set_password(visit.db, operator.name, hashed, epoch=epoch, keep=keep):
@@ -72,7 +73,7 @@ async def set_look(_context: Context, visit: Visit) -> Reply:
 async def end_session(_context: Context, visit: Visit) -> Reply:
     """End one of the operator's own sessions, which may be this one."""
     session_id = visit.params["session_id"]
-    await visit.record("operators.end_session", visit.operator, {"session": session_id})
+    await visit.record(ActName.OPERATOR_END_SESSION, visit.operator, {"session": session_id})
     if not await sessions.end_session_of(visit.db, visit.operator, session_id):
         raise NotFound("you have no such session")
     return see_other(PATH, "me.session_ended")
@@ -100,7 +101,7 @@ async def confirm_codes(context: Context, visit: Visit) -> Reply:
     sealed = operator.totp_pending
     if sealed is None:
         raise NotFound("no codes are being set up")
-    await visit.record("operators.codes_on", operator.name)
+    await visit.record(ActName.OPERATOR_CODES_ON, operator.name)
     if not await check_code(context.resources, operator, sealed, visit.form.get("code", "")):
         return await _page(context, visit, fault="me.codes_wrong")
     if not await operators.confirm_totp(visit.db, operator.name, sealed=sealed):
@@ -117,7 +118,7 @@ async def remove_codes(context: Context, visit: Visit) -> Reply:
         return await _page(context, visit, fault="me.password_wrong")
     if not await check_code(context.resources, operator, operator.totp, visit.form.get("code", "")):
         return await _page(context, visit, fault="me.codes_wrong")
-    await visit.record("operators.codes_off", operator.name)
+    await visit.record(ActName.OPERATOR_CODES_OFF, operator.name)
     await operators.remove_totp(visit.db, operator.name)
     return see_other(PATH, "me.codes_removed")
 

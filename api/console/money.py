@@ -16,6 +16,7 @@ from api.console.render import render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import NotFound, NotPossible, PreviewOutdated
 from core.evidence import Source
 from core.lifecycle import acceptable_payments, refund_obstacle, refundable_amount
@@ -71,7 +72,7 @@ async def ask_query(context: Context, visit: Visit) -> Reply:
 
 async def do_query(context: Context, visit: Visit) -> Reply:
     order_no = visit.params["order_no"]
-    await visit.record("order.query", order_no, {"reason": visit.reason()})
+    await visit.record(ActName.ORDER_QUERY, order_no, {"reason": visit.reason()})
     await refresh_order(context.resources, order_no, trailing=True, by=Source.OPERATOR)
     return see_other(back_of_act(visit), "money.queried")
 
@@ -82,7 +83,7 @@ async def ask_close(context: Context, visit: Visit) -> Reply:
 
 async def do_close(context: Context, visit: Visit) -> Reply:
     order_no, form, reason = visit.params["order_no"], visit.read_form(VersionForm), visit.reason()
-    await visit.record("order.close", order_no, {"reason": reason})
+    await visit.record(ActName.ORDER_CLOSE, order_no, {"reason": reason})
     try:
         state = await request_close(
             context.resources,
@@ -102,7 +103,7 @@ async def ask_accept(context: Context, visit: Visit) -> Reply:
 
 async def do_accept(context: Context, visit: Visit) -> Reply:
     order_no, form, reason = visit.params["order_no"], visit.read_form(VersionForm), visit.reason()
-    await visit.record("order.accept", order_no, {"reason": reason})
+    await visit.record(ActName.ORDER_ACCEPT, order_no, {"reason": reason})
     try:
         await accept_late(context.resources, order_no, by=visit.operator, expected_version=form.version)
     except (NotPossible, PreviewOutdated) as refused:
@@ -130,7 +131,9 @@ async def do_refund(context: Context, visit: Visit) -> Reply:
     state, payment = await _payment(context, visit)
     wish = _wish(state, payment, form)
     detail = {"out_trade_no": payment.out_trade_no, "amount": wish.amount, "key": wish.key, "reason": reason}
-    await visit.record("order.refund", state.order.order_no, {name: each for name, each in detail.items() if each})
+    await visit.record(
+        ActName.ORDER_REFUND, state.order.order_no, {name: each for name, each in detail.items() if each}
+    )
     try:
         requested = await request_refund(
             context.resources, wish, by=visit.operator, reason=reason, expected_version=form.version

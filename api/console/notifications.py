@@ -14,6 +14,7 @@ from api.console.render import render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
 from core.acts import Preview
 from core.deliveries import NotificationState, endpoint_of
 from core.errors import InvalidRequest, NotPossible, PreviewOutdated
@@ -108,7 +109,7 @@ async def resend_one(context: Context, visit: Visit) -> Reply:
     version = visit.form.get("version", "")
     if not version.isascii() or not version.isdigit():
         raise InvalidRequest("version: use the page's own form")
-    await visit.record("notification.resend", notification_id, {"reason": reason})
+    await visit.record(ActName.NOTIFICATION_RESEND, notification_id, {"reason": reason})
     try:
         await resend_notification(context.resources, notification_id, expected_version=int(version[:9]))
     except (PreviewOutdated, NotPossible):
@@ -131,7 +132,7 @@ async def send_many(context: Context, visit: Visit) -> Reply:
     if str(_count(preview)) != visit.form.get("count") or not preview.is_possible:
         return await _many_page(context, visit, many, status=409)
     detail = {"reason": reason, "what": many.what, "since": many.since}
-    await visit.record("notifications.resend", many.endpoint, detail)
+    await visit.record(ActName.NOTIFICATIONS_RESEND, many.endpoint, detail)
     count = await resend_many(context.resources, choice, is_dead_only=many.is_dead_only)
     return see_other("/ops/notifications", "notifications.many_resent", count=count)
 

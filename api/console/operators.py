@@ -12,6 +12,7 @@ from api.console.signin import PASSWORDS
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply, Response
+from core.act_names import ActName
 from core.errors import InvalidRequest, NotFound
 from core.operators import Role
 from core.sentences import Sentence
@@ -46,37 +47,37 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
 
 async def add(_context: Context, visit: Visit) -> Reply:
     form, reason = visit.read_form(AddForm), visit.reason()
-    await visit.record("operators.add", form.name, {"role": form.role, "reason": reason})
+    await visit.record(ActName.OPERATOR_ADD, form.name, {"role": form.role, "reason": reason})
     password = await add_operator(visit.db, PASSWORDS, form.name, form.role)
     return await _list(visit, name=form.name, password=password)
 
 
 async def reset(_context: Context, visit: Visit) -> Reply:
-    name = await _begin(visit, "operators.reset")
+    name = await _begin(visit, ActName.OPERATOR_RESET)
     password = await reset_operator(visit.db, PASSWORDS, name)
     return await _list(visit, name=name, password=password)
 
 
 async def disable(_context: Context, visit: Visit) -> Reply:
-    name = await _begin(visit, "operators.disable")
+    name = await _begin(visit, ActName.OPERATOR_DISABLE)
     _check_there(name, is_there=await operators.disable_operator(visit.db, name))
     return see_other(PATH, "operators.disabled", name=name)
 
 
 async def enable(_context: Context, visit: Visit) -> Reply:
-    name = await _begin(visit, "operators.enable")
+    name = await _begin(visit, ActName.OPERATOR_ENABLE)
     _check_there(name, is_there=await operators.enable_operator(visit.db, name))
     return see_other(PATH, "operators.enabled", name=name)
 
 
 async def set_role(_context: Context, visit: Visit) -> Reply:
     role = visit.read_form(RoleForm).role
-    name = await _begin(visit, "operators.role", role=role)
+    name = await _begin(visit, ActName.OPERATOR_ROLE, role=role)
     _check_there(name, is_there=await operators.set_role(visit.db, name, role))
     return see_other(PATH, "operators.role_changed", name=name, role=visit.language.texts[f"role.{role}"])
 
 
-async def _begin(visit: Visit, action: str, **detail: str) -> str:
+async def _begin(visit: Visit, action: ActName, **detail: str) -> str:
     """Write down what is done to whom. Raises InvalidRequest without a reason, and for the own name."""
     name, reason = visit.params["name"], visit.reason()
     if name == visit.operator:

@@ -13,6 +13,7 @@ from api.console.render import csv_reply, render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import InvalidRequest
 from core.money import CURRENCIES, decimal_text, minor_units
 from core.order import OrderState, OrderStatus, public_status
@@ -82,7 +83,7 @@ async def find(_context: Context, visit: Visit) -> Reply:
 async def download(_context: Context, visit: Visit) -> Reply:
     """The orders that the filters choose, at most 10,000. `incomplete` in its name: there are more."""
     wanted = filter_of(visit.read_query(Query))
-    await visit.record("orders.csv", "", dict(visit.query))
+    await visit.record(ActName.ORDERS_FILE, "", dict(visit.query))
     rows: list[Sequence[object]] = []
     is_whole = False
     async for page in walk_by_filter(

@@ -9,6 +9,7 @@ from api.console.visit import Visit
 from api.context import Context
 from api.http.fields import number_in
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import NotFound
 from core.reconciliation import Finding
 from storage.postgres.accounts import list_accounts
@@ -72,7 +73,7 @@ async def show_one(_context: Context, visit: Visit) -> Reply:
 async def download(_context: Context, visit: Visit) -> Reply:
     """Every difference of a run, at most 10,000."""
     run = await _run(visit)
-    await visit.record("reconciliation.csv", str(run.id), {"account": run.account})
+    await visit.record(ActName.DIFFERENCES_FILE, str(run.id), {"account": run.account})
     found = await list_differences(visit.db, run.id, DIFFERENCES_MAX)
     header = ("row", "kind", "order_no", "out_trade_no", "channel_transaction_id", "detail")
     rows = [

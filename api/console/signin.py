@@ -22,6 +22,7 @@ from api.context import Context
 from api.http.fields import read_form, read_query
 from api.http.request import Request
 from api.http.response import Reply, Response
+from core.act_names import ActName
 from core.errors import TooManyRequests
 from flows.sign_in import Attempt, sign_in
 from runtime.passwords import Passwords
@@ -87,7 +88,7 @@ async def enter(context: Context, request: Request) -> Reply:
 
 async def leave(context: Context, visit: Visit) -> Reply:
     """End the session: its cookie opens nothing from now on, whoever has it."""
-    await visit.record("sign_out", visit.operator)
+    await visit.record(ActName.SIGN_OUT, visit.operator)
     await end_session(visit.db, visit.session.digest)
     cookies = cookies_of(context.resources.settings)
     return _with_cookies(see_other(f"{PATH}?out=1"), cookies, session=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from api.pages import texts as pages
 from api.pages.texts import Language, read_languages
+from core.act_names import ACTS
 from core.act_sentences import SENTENCES
 from flows.explanation_notes import NOTES
 
@@ -15,6 +16,7 @@ FOLDER = Path(__file__).parent / "languages"
 _MORE = {
     **{f"note.{key}": text for key, text in NOTES.items()},
     **{f"act.{key}": text for key, text in SENTENCES.items()},
+    **{f"did.{name}": text for name, text in ACTS.items()},
 }
 """English texts that stand in other places too."""
 

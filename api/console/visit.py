@@ -21,6 +21,7 @@ from api.http.fields import as_fields, query_fields
 from api.http.request import Request
 from api.http.response import Response
 from api.pages.texts import Language
+from core.act_names import ActName
 from core.acts import check_reason
 from core.operators import Role
 from core.sight import NARROW, Sight, sight_of
@@ -153,10 +154,8 @@ class Visit(Reader):
 
     # -- what is written
 
-    async def record(self, action: str, subject: str = "", detail: Mapping[str, Any] | None = None) -> None:
-        """Write down what the operator is about to do: `action` like `order.query`. Raises DatabaseUnavailable: then it
-        must not be done.
-        """
+    async def record(self, action: ActName, subject: str = "", detail: Mapping[str, Any] | None = None) -> None:
+        """Write down what the operator is about to do. Raises DatabaseUnavailable: then it must not be done."""
         act = Act(by=self.operator, via=Via.CONSOLE, action=action, subject=subject, detail=detail or {})
         await write_act(self.db, act)
 

@@ -45,7 +45,7 @@ from api.http.route import Auth, Route
 from core.errors import NodropError, NotFound
 from core.operators import Role
 from runtime.logs import REQUEST_ID
-from storage.postgres.api_keys import acting_key
+from storage.postgres.api_keys import acting_key, acting_operator
 from storage.postgres.sessions import Session
 
 LAG_MAX_S = 1.0
@@ -302,12 +302,14 @@ class App(Generic[C]):
             body=await exchange.body.read(bytes_max) if bytes_max else b"",
             session=session,
         )
-        if key is not None and route.is_of_a_person:
-            await self.keys.record(key, route.endpoint.operation_id, "/".join(match.params.values()))
+        if key is not None and route.act is not None:
+            await self.keys.record(key, route.act, "/".join(match.params.values()))
         token = acting_key.set(None if key is None else key.id)
+        person = acting_operator.set(None if key is None else key.operator)
         try:
             return await route.endpoint.respond(self.context, request)
         finally:
+            acting_operator.reset(person)
             acting_key.reset(token)
 
     async def _admit(self, role: Role, exchange: Exchange) -> Session:

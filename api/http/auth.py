@@ -14,6 +14,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from api.http.errors import Forbidden, Unauthorized
+from core.act_names import ActName
 from core.errors import TooManyRequests
 from storage.postgres.api_keys import ApiKey, Scope, digest_of, find_api_key, set_last_used
 from storage.postgres.audit import Act, Via, write_act
@@ -60,11 +61,11 @@ class ApiKeys:
             raise Forbidden(f"this needs a key with the scope `{scope}`; {key.id} has {_listed(key)}")
         return key
 
-    async def record(self, key: ApiKey, action: str, subject: str) -> None:
+    async def record(self, key: ApiKey, action: ActName, subject: str) -> None:
         """Write the act of a person before it is done. Raises DatabaseUnavailable."""
-        await write_act(
-            self._db, Act(by=key.id, via=Via.API, action=action, subject=subject, detail={"name": key.name})
-        )
+        detail = {"name": key.name} if key.operator is None else {"name": key.name, "key_id": key.id}
+        by = key.operator or key.id
+        await write_act(self._db, Act(by=by, via=Via.API, action=action, subject=subject, detail=detail))
 
     async def write_last_uses(self) -> int:
         """Store the uses since the last time; how many keys there were. Raises DatabaseUnavailable."""

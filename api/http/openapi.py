@@ -97,7 +97,7 @@ def _without_null_defaults(schema: Object) -> Object:
 def _types_of(routes: Sequence[Route[Any]]) -> list[Any]:
     types: dict[Any, None] = {Problem: None}
     for route in routes:
-        types |= dict.fromkeys((route.endpoint.body, route.endpoint.query, *route.responses.values()))
+        types |= dict.fromkeys((route.endpoint.body, route.endpoint.query, route.preview, *route.responses.values()))
     return [type_ for type_ in types if type_ is not None and not isinstance(type_, Media)]
 
 
@@ -115,7 +115,10 @@ def _operation(route: Route[Any], parameters: Mapping[str, str]) -> Object:
     if listed:
         operation["parameters"] = listed
     if route.endpoint.body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(route.endpoint.body)}}}
+        operation["requestBody"] = {
+            "required": route.endpoint.needs_body,
+            "content": {JSON: {"schema": _ref(route.endpoint.body)}},
+        }
     elif route.auth in (Auth.SIGNATURE, Auth.API_KEY) and route.endpoint.body_bytes_max:  # raw bytes
         operation["requestBody"] = {"required": True, "content": {"*/*": {"schema": {}}}}
     return operation
@@ -144,6 +147,9 @@ def _responses(route: Route[Any]) -> Object:
     responses: Object = {}
     for status, content in sorted(route.responses.items()):
         responses[str(status)] = _response(status, content)
+        if status == HTTPStatus.OK and route.preview is not None and not isinstance(content, Media):
+            one_of = [_ref(content), _ref(route.preview)]
+            responses["200"] |= {"content": {JSON: {"schema": {"oneOf": one_of}}}}
     by_status: dict[int, list[str]] = {}
     for fault in _faults_of(route):
         kind = kind_of_type(fault)

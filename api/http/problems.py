@@ -16,6 +16,7 @@ import msgspec
 from api.http.errors import BodyTooLarge, BodyTooSlow, Forbidden, MethodNotAllowed, Unauthorized, UnsupportedBody
 from api.http.response import Response
 from core import errors
+from core.act_view import PreviewView, view_preview
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -69,7 +70,8 @@ _TITLES = {UNEXPECTED: "Something went wrong on our side.", UNAVAILABLE: "The se
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """RFC 9457 problem details. `type` is the address of a page about it, `detail` is made for people.
 
-    A program compares the last part of `type`, which is stable, as in `order_conflict`.
+    A program compares the last part of `type`, which is stable, as in `order_conflict`. `preview` is there with
+    `preview_outdated`: what the act would do now.
     """
 
     type: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri"})]
@@ -77,6 +79,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int
     detail: str = ""
     instance: str = ""
+    preview: PreviewView | None = None
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -108,7 +111,8 @@ class Problems:
         kind = kind_of(error)
         is_silent = kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, errors.CallbackRejected)
         detail = "" if is_silent or not isinstance(error, errors.NodropError) else error.detail
-        return self._response(kind, detail, request_id, *_headers(error, kind), *headers)
+        preview = view_preview(error.preview) if isinstance(error, errors.PreviewOutdated) else None
+        return self._response(kind, detail, request_id, *_headers(error, kind), *headers, preview=preview)
 
     def overloaded(self, request_id: str) -> Response:
         """More requests at once than this process takes: refused at once, rather than by a time-out."""
@@ -120,13 +124,21 @@ class Problems:
             Kind(503, UNAVAILABLE), "not done in time", request_id, ("retry-after", str(RETRY_AFTER_S))
         )
 
-    def _response(self, kind: Kind, detail: str, request_id: str, *headers: tuple[str, str]) -> Response:
+    def _response(
+        self,
+        kind: Kind,
+        detail: str,
+        request_id: str,
+        *headers: tuple[str, str],
+        preview: PreviewView | None = None,
+    ) -> Response:
         problem = Problem(
             type=type_of(kind.slug, self._public_url),
             title=title_of(kind.slug),
             status=kind.status,
             detail=detail,
             instance=f"urn:nodrop:request:{request_id}",
+            preview=preview,
         )
         body = msgspec.json.encode(problem)
         return Response(status=kind.status, body=body, content_type=PROBLEM_JSON, headers=headers)

@@ -15,6 +15,7 @@ import msgspec
 from api.http.fields import read_json, read_query
 from api.http.request import Request
 from api.http.response import Reply
+from core.act_names import ActName
 from core.errors import NodropError
 from core.operators import Role
 from storage.postgres.api_keys import Scope
@@ -44,13 +45,14 @@ class Media(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint(Generic[C]):
-    """A handler with what it reads of a request. Made by the four functions below, which check its types."""
+    """A handler with what it reads of a request. Made by the functions below, which check its types."""
 
     operation_id: str
     respond: Callable[[C, Request], Awaitable[Reply]]
     body: type[msgspec.Struct] | None = None
     query: type[msgspec.Struct] | None = None
     body_bytes_max: int = 0
+    needs_body: bool = True
 
 
 def plain(handler: Callable[[C, Request], Awaitable[Reply]]) -> Endpoint[C]:
@@ -71,6 +73,18 @@ def json_body(type_: type[T], handler: Callable[[C, Request, T], Awaitable[Reply
 
     operation_id = _operation_id(handler)
     return Endpoint(operation_id=operation_id, respond=respond, body=type_, body_bytes_max=JSON_BODY_BYTES_MAX)
+
+
+def optional_json_body(type_: type[T], handler: Callable[[C, Request, T], Awaitable[Reply]]) -> Endpoint[C]:
+    """A handler of a JSON body that may be left out: then it is that of an empty object."""
+
+    async def respond(context: C, request: Request) -> Reply:
+        return await handler(context, request, read_json(request, type_) if request.body else type_())
+
+    operation_id = _operation_id(handler)
+    return Endpoint(
+        operation_id=operation_id, respond=respond, body=type_, body_bytes_max=JSON_BODY_BYTES_MAX, needs_body=False
+    )
 
 
 def query(type_: type[T], handler: Callable[[C, Request, T], Awaitable[Reply]]) -> Endpoint[C]:
@@ -111,14 +125,15 @@ class Route(Generic[C]):
     """The role that an operator needs here."""
     has_own_record: bool = False
     """Its handler writes the act down, with the reason in the body, and no dry run."""
+    act: ActName | None = None
+    """The act that each call is, which is written down before the handler is called."""
+    preview: type[msgspec.Struct] | None = None
+    """The 200 of a dry run, where it is none of the responses."""
 
     def __post_init__(self) -> None:
         if (self.auth is Auth.API_KEY) is not (self.scope is not None):
             raise ValueError(f"{self.method} {self.pattern}: a route has a scope exactly when it takes an API key")
         if (self.auth is Auth.OPERATOR) is not (self.role is not None):
             raise ValueError(f"{self.method} {self.pattern}: a route has a role exactly when it is for operators")
-
-    @property
-    def is_of_a_person(self) -> bool:
-        """Whether each call is an act of a person, which is written down before it is done."""
-        return self.scope is Scope.OPERATE and not self.has_own_record
+        if (self.scope is Scope.OPERATE and not self.has_own_record) is not (self.act is not None):
+            raise ValueError(f"{self.method} {self.pattern}: whoever operates leaves a record: its own, or of an act")

@@ -11,6 +11,7 @@ from api.http.request import Request
 from api.http.response import Response, json_response
 from api.v1.acts import actor, record
 from api.v1.schemas import Cursor, Limit
+from core.act_names import ActName
 from core.clocks import Instant
 from flows.alert_messages import queue_test
 from storage.postgres.alerts import find_unsent, list_alerts
@@ -63,5 +64,5 @@ async def find_alerts(context: Context, _request: Request, query: AlertsQuery) -
 
 async def test(context: Context, _request: Request) -> Response:
     """A worker sends it, as it sends alerts: so `ALERT_URL` shows whether one would arrive."""
-    await record(context, "alerts.test", "ALERT_URL")
+    await record(context, ActName.ALERT_TEST, "ALERT_URL")
     return json_response(AlertTest(id=await queue_test(context.resources, by=actor())), 202)

@@ -19,9 +19,9 @@ Word = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Choice of acts: `by` an operator, the id of an API key or the user of a command; `action` and `subject` whole.
+    """Choice of acts: `by` an operator, the id of an API key or the user of a command; `subject` whole.
 
-    From `since`, and before `until`.
+    `action` is a name like `order.refund`, and finds rows of earlier releases too. From `since`, and before `until`.
     """
 
     by: Word | None = None

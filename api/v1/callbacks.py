@@ -13,6 +13,7 @@ from api.http.request import Request
 from api.http.response import Response, json_response
 from api.v1.acts import Reason, record
 from api.v1.schemas import AccountName, Cursor, Limit, OrderNo
+from core.act_names import ActName
 from core.acts import check_reason
 from core.clocks import Instant
 from core.errors import InvalidRequest, NotFound
@@ -157,7 +158,7 @@ async def explain_callback(context: Context, request: Request) -> Response:
 
 async def read_raw_body(context: Context, request: Request, body: RawInput) -> Response:
     row, reason = await _find(context, request), check_reason(body.reason)
-    await record(context, "callback.raw", row.id, order_no=row.order_no, reason=reason)
+    await record(context, ActName.CALLBACK_RAW, row.id, order_no=row.order_no, reason=reason)
     raw = await read_raw(context.resources, row)
     view = RawView(
         callback_id=row.id, headers=dict(raw.headers), body=raw.text, encoding=raw.encoding, whole=raw.is_whole

@@ -9,14 +9,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from api.v1.acts import CaseVersion, DryRun, PreviewView, Reason
+from api.v1.acts import CaseVersion, DryRun, Reason
 from api.v1.schemas import AccountName, CaseView, Cursor, DisputeView, Limit
+from core.act_view import PreviewView
 from core.clocks import Instant
 from core.closing_view import DayView
 from core.dispute import DisputeState
 from core.reconciliation import Finding
-
-Note = Annotated[str, Meta(max_length=500, description="For those who read it later.")]
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,11 +43,9 @@ class SignedOff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignOffInput(_Input, frozen=True, kw_only=True):
-    """`note` is needed while a difference is open or the statement was not read. `dry_run`: only show what would be
-    signed, and `expected_version` of it signs nothing else.
-    """
+    """`dry_run`: only show what would be signed, and `expected_version` of it signs nothing else."""
 
-    note: Note = ""
+    reason: Reason
     dry_run: DryRun = False
     expected_version: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
 
@@ -159,6 +156,7 @@ class AssignInput(_Input, frozen=True, kw_only=True):
 
     version: CaseVersion
     assignee: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    dry_run: DryRun = False
 
 
 class CaseDetail(msgspec.Struct, frozen=True, kw_only=True):

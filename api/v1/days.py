@@ -10,7 +10,7 @@ from api.context import Context
 from api.http.fields import number_in
 from api.http.request import Request
 from api.http.response import Response, json_response
-from api.v1.acts import actor, record, view_preview
+from api.v1.acts import actor, record
 from api.v1.day_schemas import (
     AssignInput,
     CaseDetail,
@@ -29,7 +29,9 @@ from api.v1.day_schemas import (
     SignOffInput,
 )
 from api.v1.paths import day_in
-from api.v1.schemas import CaseView
+from api.v1.schemas import ActPreview, CaseView
+from core.act_names import ActName
+from core.act_view import view_preview
 from core.closing_view import view_of
 from core.dispute import Dispute
 from core.errors import NotFound
@@ -58,9 +60,9 @@ async def sign_off(context: Context, request: Request, body: SignOffInput) -> Re
     if body.dry_run:
         preview = await closings.preview_sign_off(context.resources, account, day)
         return json_response(SignedOff(day=None, preview=view_preview(preview)))
-    await record(context, "days.sign_off", account, of=day.isoformat(), note=body.note)
+    await record(context, ActName.DAY_SIGN_OFF, account, of=day.isoformat(), reason=body.reason)
     found = await closings.sign_off(
-        context.resources, account, day, by=actor(), note=body.note, expected_version=body.expected_version
+        context.resources, account, day, by=actor(), note=body.reason, expected_version=body.expected_version
     )
     return json_response(SignedOff(day=view_of(found.day, found.closing), preview=None))
 
@@ -104,7 +106,10 @@ async def get_case(context: Context, request: Request) -> Response:
 
 async def assign_case(context: Context, request: Request, body: AssignInput) -> Response:
     case_id = number_in(request.params["id"])
-    await record(context, "cases.assign", str(case_id), to=body.assignee or "nobody")
+    if body.dry_run:
+        preview = await cases.preview_assignment(context.resources.db, case_id, body.assignee)
+        return json_response(ActPreview(preview=view_preview(preview)))
+    await record(context, ActName.CASE_ASSIGN, str(case_id), to=body.assignee or "nobody")
     case = await cases.assign(context.resources.db, case_id, body.assignee, version=body.version)
     return json_response(_case(case))
 

@@ -11,8 +11,10 @@ from msgspec import Meta
 from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response
-from api.v1.acts import DryRun, PreviewView, Reason, actor, record, view_preview
+from api.v1.acts import DryRun, Reason, actor, record
 from api.v1.schemas import Cursor, Limit, OrderNo
+from core.act_names import ActName
+from core.act_view import PreviewView, view_preview
 from core.acts import Preview
 from core.clocks import Instant
 from core.deliveries import Attempt, NotificationState, endpoint_of
@@ -196,7 +198,7 @@ async def resend(context: Context, request: Request, body: ResendInput) -> Respo
     notification_id = request.params["notification_id"]
     if body.dry_run:
         return _previewed(ResendResult, await resending.preview_resend(context.resources, notification_id))
-    await record(context, "deliveries_resend", notification_id, reason=body.reason)
+    await record(context, ActName.NOTIFICATION_RESEND, notification_id, reason=body.reason)
     row = await resending.resend_notification(
         context.resources, notification_id, expected_version=body.expected_version
     )
@@ -211,7 +213,7 @@ async def resend_many(context: Context, _request: Request, body: ResendManyInput
         return _previewed(ResendManyResult, preview)
     check_choice(is_dead_only=body.dead_only, endpoint=endpoint, since=body.since)
     since = None if body.since is None else body.since.isoformat()
-    await record(context, "deliveries_resend_many", endpoint or "all", reason=body.reason, since=since)
+    await record(context, ActName.NOTIFICATIONS_RESEND, endpoint or "all", reason=body.reason, since=since)
     count = await resending.resend_many(context.resources, choice, is_dead_only=body.dead_only)
     return json_response(ResendManyResult(resent=count))
 
@@ -226,7 +228,7 @@ async def pause(context: Context, _request: Request, body: EndpointInput) -> Res
     if body.dry_run:
         preview = view_preview(await pausing.preview_pausing(context.resources, name))
         return json_response(EndpointResult(preview=preview, endpoint=name, paused=not preview.possible))
-    await record(context, "deliveries_pause", name, reason=body.reason)
+    await record(context, ActName.ENDPOINT_PAUSE, name, reason=body.reason)
     await pausing.pause_endpoint(context.resources, name, by=actor(), reason=body.reason)
     return json_response(EndpointResult(endpoint=name, paused=True))
 
@@ -236,7 +238,7 @@ async def resume(context: Context, _request: Request, body: EndpointInput) -> Re
     if body.dry_run:
         preview = view_preview(await pausing.preview_resuming(context.resources, name))
         return json_response(EndpointResult(preview=preview, endpoint=name, paused=preview.possible))
-    await record(context, "deliveries_resume", name, reason=body.reason)
+    await record(context, ActName.ENDPOINT_RESUME, name, reason=body.reason)
     await pausing.resume_endpoint(context.resources, name)
     return json_response(EndpointResult(endpoint=name, paused=False))
 

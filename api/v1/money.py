@@ -16,13 +16,10 @@ from api.v1.acts import (
     CaseVersion,
     DryRun,
     ExpectedVersion,
-    LineView,
-    PreviewView,
     Reason,
     actor,
+    is_proven,
     record,
-    view_line,
-    view_preview,
 )
 from api.v1.paths import order_no_in
 from api.v1.schemas import (
@@ -36,8 +33,11 @@ from api.v1.schemas import (
     RefundView,
 )
 from api.v1.views import view_approval, view_order, view_refund
+from core.act_names import ActName
+from core.act_view import LineView, PreviewView, view_line, view_preview
 from core.acts import Preview
 from core.case_choices import Choice
+from core.errors import NotPossible
 from core.order import OrderState
 from flows.accept import accept_late, preview_accept
 from flows.account_switch import preview_switch, switch_account
@@ -184,7 +184,7 @@ async def refund(context: Context, request: Request, body: RefundInput) -> Respo
         return _preview(await preview_refund(context.resources, wish))
     await record(
         context,
-        "money_refund",
+        ActName.ORDER_REFUND,
         order_no,
         out_trade_no=body.out_trade_no,
         amount=body.amount,
@@ -192,7 +192,12 @@ async def refund(context: Context, request: Request, body: RefundInput) -> Respo
         reason=body.reason,
     )
     requested = await request_refund(
-        context.resources, wish, by=actor(), reason=body.reason, expected_version=body.expected_version
+        context.resources,
+        wish,
+        by=actor(),
+        reason=body.reason,
+        expected_version=body.expected_version,
+        is_proven=is_proven(),
     )
     result = ActResult(
         order=_view(context, requested.state),
@@ -212,9 +217,12 @@ async def find_approvals(context: Context, _request: Request, query: ApprovalsQu
 async def approve(context: Context, request: Request, body: DecideInput) -> Response:
     approval_id = number_in(request.params["approval_id"])
     if body.dry_run:
-        return _preview(await preview_approval(context.resources, approval_id, by=actor()))
-    await record(context, "money_approve", str(approval_id), reason=body.reason)
-    requested = await approve_refund(context.resources, approval_id, by=actor(), reason=body.reason)
+        preview = await preview_approval(context.resources, approval_id, by=actor(), is_proven=is_proven())
+        return _preview(preview)
+    await record(context, ActName.REFUND_APPROVE, str(approval_id), reason=body.reason)
+    requested = await approve_refund(
+        context.resources, approval_id, by=actor(), reason=body.reason, is_proven=is_proven()
+    )
     result = ActResult(
         order=_view(context, requested.state),
         refund=None if requested.refund is None else view_refund(requested.refund),
@@ -226,9 +234,14 @@ async def approve(context: Context, request: Request, body: DecideInput) -> Resp
 async def decline(context: Context, request: Request, body: DecideInput) -> Response:
     approval_id = number_in(request.params["approval_id"])
     if body.dry_run:
-        return _preview(await preview_approval(context.resources, approval_id, by=actor(), declines=True))
-    await record(context, "money_decline", str(approval_id), reason=body.reason)
-    declined = await decline_refund(context.resources, approval_id, by=actor(), reason=body.reason)
+        preview = await preview_approval(
+            context.resources, approval_id, by=actor(), declines=True, is_proven=is_proven()
+        )
+        return _preview(preview)
+    await record(context, ActName.REFUND_DECLINE, str(approval_id), reason=body.reason)
+    declined = await decline_refund(
+        context.resources, approval_id, by=actor(), reason=body.reason, is_proven=is_proven()
+    )
     return json_response(ActResult(approval=view_approval(declined)))
 
 
@@ -239,7 +252,7 @@ async def accept(context: Context, request: Request, body: ActInput) -> Response
     order_no = order_no_in(request)
     if body.dry_run:
         return _preview(await preview_accept(context.resources, order_no))
-    await record(context, "money_accept", order_no, reason=body.reason)
+    await record(context, ActName.ORDER_ACCEPT, order_no, reason=body.reason)
     state = await accept_late(context.resources, order_no, by=actor(), expected_version=body.expected_version)
     return json_response(ActResult(order=_view(context, state)))
 
@@ -249,7 +262,7 @@ async def attach(context: Context, request: Request, body: AttachInput) -> Respo
     if body.dry_run:
         _, preview = await preview_attach(context.resources, order_no, body.account, body.number)
         return _preview(preview)
-    await record(context, "money_attach", order_no, account=body.account, number=body.number, reason=body.reason)
+    await record(context, ActName.ORDER_ATTACH, order_no, account=body.account, number=body.number, reason=body.reason)
     state = await attach_payment(
         context.resources,
         order_no,
@@ -263,7 +276,7 @@ async def attach(context: Context, request: Request, body: AttachInput) -> Respo
 
 
 async def ask(context: Context, _request: Request, body: LookupInput) -> Response:
-    await record(context, "money_ask", body.account, number=body.number)
+    await record(context, ActName.ORDER_LOOKUP, body.account, number=body.number)
     return json_response(view_lookup(await look_up(context.resources, body.account, body.number)))
 
 
@@ -294,7 +307,7 @@ async def resolve(context: Context, request: Request, body: AnswerInput) -> Resp
         return _preview(await preview_answer(context.resources, case_id, answer))
     await record(
         context,
-        "money_resolve",
+        ActName.CASE_RESOLVE,
         str(case_id),
         choice=body.choice,
         amount=body.amount,
@@ -302,7 +315,9 @@ async def resolve(context: Context, request: Request, body: AnswerInput) -> Resp
         order_no=body.order_no,
         reason=body.reason,
     )
-    answered = await answer_case(context.resources, case_id, answer, by=actor(), reason=body.reason)
+    answered = await answer_case(
+        context.resources, case_id, answer, by=actor(), reason=body.reason, is_proven=is_proven()
+    )
     result = ActResult(
         order=None if answered.state is None else _view(context, answered.state),
         case=msgspec.convert(answered.case, CaseView, from_attributes=True),
@@ -326,7 +341,9 @@ async def _switch(context: Context, request: Request, body: SwitchInput, *, enab
     name = request.params["account"]
     preview = await preview_switch(context.resources.db, name, enabled=enabled)
     if not body.dry_run:
-        await record(context, "money_enable" if enabled else "money_disable", name, reason=body.reason)
+        if preview.refusal is not None:
+            raise NotPossible(preview.refusal)
+        await record(context, ActName.ACCOUNT_ENABLE if enabled else ActName.ACCOUNT_DISABLE, name, reason=body.reason)
         await switch_account(context.resources.db, name, enabled=enabled)
     return _preview(preview)
 

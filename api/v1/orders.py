@@ -7,12 +7,15 @@ import msgspec
 from api.context import Context
 from api.http.request import Request
 from api.http.response import Response, json_response, unless_known
+from api.v1.acts import record
 from api.v1.paths import order_no_in
 from api.v1.schemas import (
+    ActPreview,
     CasePage,
     CasesQuery,
     CasesSort,
     CaseView,
+    OrderActInput,
     OrderInput,
     OrderPage,
     OrdersQuery,
@@ -28,12 +31,16 @@ from api.v1.schemas import (
     check_url,
 )
 from api.v1.views import view_order
+from core.act_names import ActName
+from core.act_view import view_preview
+from core.acts import Preview
 from core.checkout import NO_PAYER, Payer
 from core.decision import Outcome
 from core.errors import InvalidRequest, NotFound
 from core.lifecycle import OrderTerms
 from core.order import OrderState, OrderStatus
-from flows.close import request_close
+from core.previews import query_preview
+from flows.close import preview_close, request_close
 from flows.egress import check_new_notify_url
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from flows.refresh import refresh_order
@@ -84,9 +91,7 @@ async def find_orders(context: Context, _request: Request, query: OrdersQuery) -
 
 
 async def get_order(context: Context, request: Request) -> Response:
-    state = await find_state(context.resources.db, order_no_in(request))
-    if state is None:
-        raise NotFound("no such order")
+    state = await _find(context, order_no_in(request))
     response = _order_response(context, state)
     return unless_known(response, state.order.version, request.headers.get("if-none-match", ""))
 
@@ -97,12 +102,23 @@ async def start(context: Context, request: Request, body: PaymentInput) -> Respo
     return _order_response(context, placed.state, 201 if placed.outcome is Outcome.STARTED else 200)
 
 
-async def refresh(context: Context, request: Request) -> Response:
-    return _order_response(context, await refresh_order(context.resources, order_no_in(request)))
+async def refresh(context: Context, request: Request, body: OrderActInput) -> Response:
+    """With a reason it is the act of a person, and written down; a shop's backend gives none."""
+    order_no = order_no_in(request)
+    if body.dry_run:
+        state = await _find(context, order_no)
+        return _preview(query_preview(state, context.resources.rules))
+    if body.reason is not None:
+        await record(context, ActName.ORDER_QUERY, order_no, reason=body.reason)
+    return _order_response(context, await refresh_order(context.resources, order_no))
 
 
-async def close(context: Context, request: Request) -> Response:
-    state = await request_close(context.resources, order_no_in(request))
+async def close(context: Context, request: Request, body: OrderActInput) -> Response:
+    order_no = order_no_in(request)
+    if body.dry_run:
+        return _preview(await preview_close(context.resources, order_no))
+    await record(context, ActName.ORDER_CLOSE, order_no, reason=body.reason)
+    state = await request_close(context.resources, order_no)
     return _order_response(context, state, 200 if state.order.status is OrderStatus.CLOSED else 202)
 
 
@@ -133,6 +149,17 @@ async def find_cases(context: Context, _request: Request, query: CasesQuery) -> 
 
 def _order_response(context: Context, state: OrderState, status: int = 200) -> Response:
     return json_response(view_order(state, context.resources.settings.public_url), status)
+
+
+async def _find(context: Context, order_no: str) -> OrderState:
+    state = await find_state(context.resources.db, order_no)
+    if state is None:
+        raise NotFound("no such order")
+    return state
+
+
+def _preview(preview: Preview) -> Response:
+    return json_response(ActPreview(preview=view_preview(preview)))
 
 
 def _first_payment(context: Context, body: OrderInput) -> PaymentRequest | None:

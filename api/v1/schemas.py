@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from api.v1.acts import DryRun, Reason
+from core.act_view import PreviewView
 from core.clocks import Instant
 from core.dispute import DisputeKind, DisputeState
 from core.errors import InvalidRequest
@@ -132,6 +134,13 @@ class OrderInput(_Input, frozen=True, kw_only=True):
     metadata: Metadata = {}
     payer: PayerInput | None = None
     watch: WatchInput | None = None
+
+
+class OrderActInput(_Input, frozen=True, kw_only=True):
+    """An act on an order; the whole body may be left out. A person's program gives a reason."""
+
+    reason: Reason | None = None
+    dry_run: DryRun = False
 
 
 class OrdersQuery(_Input, frozen=True, kw_only=True):
@@ -277,6 +286,12 @@ class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
     reason: CaseReason
     account: str | None
     out_trade_no: str | None
+
+
+class ActPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """Effects of the act as things stand: the answer to a dry run."""
+
+    preview: PreviewView
 
 
 class OrderView(msgspec.Struct, frozen=True, kw_only=True):

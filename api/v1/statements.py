@@ -11,6 +11,7 @@ from api.http.response import Response, json_response
 from api.v1.acts import Reason, actor, record
 from api.v1.day_schemas import StatementInput, StatementRequestView
 from api.v1.paths import day_in
+from core.act_names import ActName
 from core.acts import check_reason
 from core.errors import NotFound
 from flows.reconcile.requested import confirm as confirm_preview
@@ -27,7 +28,9 @@ class ConfirmInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 async def read(context: Context, _request: Request, body: StatementInput) -> Response:
     reason = check_reason(body.reason)
-    await record(context, "days.read_again", body.account, of=body.day.isoformat(), reason=reason, dry_run=body.dry_run)
+    await record(
+        context, ActName.STATEMENT_READ, body.account, of=body.day.isoformat(), reason=reason, dry_run=body.dry_run
+    )
     requested = await request_fetched(
         context.resources, body.account, body.day, by=actor(), dry_run=body.dry_run, reason=reason
     )
@@ -37,7 +40,7 @@ async def read(context: Context, _request: Request, body: StatementInput) -> Res
 async def upload(context: Context, request: Request) -> Response:
     """Keep the bytes of the body, whatever their type: channels give text, zip, gzip and spreadsheets."""
     account, day = day_in(request)
-    await record(context, "days.upload", account, of=day.isoformat(), bytes=len(request.body))
+    await record(context, ActName.STATEMENT_UPLOAD, account, of=day.isoformat(), bytes=len(request.body))
     requested = await keep_file(context.resources, account, day, request.body, by=actor())
     return json_response(view_request(requested), 202)
 
@@ -46,7 +49,7 @@ async def confirm(context: Context, request: Request, body: ConfirmInput) -> Res
     preview = await get_preview(context.resources.db, number_in(request.params["id"]))
     reason = check_reason(body.reason)
     detail = {"of": preview.day.isoformat(), "preview": preview.id, "reason": reason}
-    await record(context, "days.confirm_statement", preview.account, **detail)
+    await record(context, ActName.STATEMENT_CONFIRM, preview.account, **detail)
     return json_response(
         view_request(await confirm_preview(context.resources, preview.id, by=actor(), reason=reason)), 202
     )

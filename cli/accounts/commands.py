@@ -6,12 +6,13 @@ import asyncio
 
 import click
 
-from cli.acts import dry_run_option, reason_option, show_preview
+from cli.acts import ask_reason, by_option, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import current_settings, log_to_stderr, with_database, with_resources
 from cli.findings import has_error
 from cli.output import Stop, json_option, print_json, print_table, warn
 from core.account import AccountConfig
+from core.act_names import ActName
 from core.order import ACCOUNT_NAME
 from storage.postgres.accounts import AccountRow, find_used_world, list_accounts, put_account, reseal_accounts
 from storage.postgres.callback_bodies import Resealed, reseal_callbacks
@@ -43,7 +44,7 @@ def add(name: str, source: str, *, replace: bool, as_json: bool) -> None:
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
     is_new, warnings = with_database(
         lambda db: _put(db, sealer, account, replace=replace),
-        act=this_act(name, channel=account.channel, replace=replace),
+        act=this_act(ActName.ACCOUNT_ADD, name, channel=account.channel, replace=replace),
     )
     for warning in warnings:
         warn(warning)
@@ -69,7 +70,9 @@ def rotate(name: str, source: str, *, as_json: bool) -> None:
 
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    not_kept = with_database(lambda db: rotate_account(db, sealer, name, source), act=this_act(name))
+    not_kept = with_database(
+        lambda db: rotate_account(db, sealer, name, source), act=this_act(ActName.ACCOUNT_ROTATE, name)
+    )
     for key in not_kept:
         warn(f"{key}: none of the old ones is kept, so what is still signed with them is refused from now on")
     if as_json:
@@ -140,28 +143,30 @@ def show(name: str, *, as_json: bool) -> None:
         print_account(facts)
 
 
-@accounts.command(epilog="Example: nodrop accounts enable main")
+@accounts.command(epilog='Example: nodrop accounts enable main --reason "the new keys work"')
 @click.argument("name")
-@reason_option(required=False)
+@by_option
+@reason_option
 @dry_run_option
 @json_option
-def enable(name: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
+def enable(name: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Let payments be started at an account again."""
-    if _switch(name, reason, enabled=True, dry_run=dry_run, as_json=as_json):
+    if _switch(name, by, reason, enabled=True, dry_run=dry_run, as_json=as_json):
         click.echo(f"enabled {name}; in force within ten seconds")
 
 
-@accounts.command(epilog="Example: nodrop accounts disable main")
+@accounts.command(epilog='Example: nodrop accounts disable main --reason "the contract ends"')
 @click.argument("name")
-@reason_option(required=False)
+@by_option
+@reason_option
 @dry_run_option
 @json_option
-def disable(name: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
+def disable(name: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Let no payment be started at an account any more.
 
     Its payments are queried until they are definite, and its callbacks are accepted.
     """
-    if _switch(name, reason, enabled=False, dry_run=dry_run, as_json=as_json):
+    if _switch(name, by, reason, enabled=False, dry_run=dry_run, as_json=as_json):
         click.echo(f"disabled {name}; in force within ten seconds. Payments under way continue to their end")
 
 
@@ -176,7 +181,7 @@ def reseal(*, as_json: bool) -> None:
     """
     settings = current_settings("database_url", "nodrop_master_keys")
     sealer = Sealer.from_setting(settings.nodrop_master_keys)
-    names, hosts, people, bodies = with_database(lambda db: _reseal(db, sealer), act=this_act())
+    names, hosts, people, bodies = with_database(lambda db: _reseal(db, sealer), act=this_act(ActName.SECRETS_RESEAL))
     if as_json:
         counts = {"callbacks": bodies.sealed, "unopened_callbacks": bodies.unopened}
         print_json({"resealed": names, "notify_secrets": hosts, "operators": people, **counts})
@@ -260,14 +265,15 @@ def _check_world(account: AccountConfig, used: str | None) -> None:
     )
 
 
-def _switch(name: str, reason: str, *, enabled: bool, dry_run: bool, as_json: bool) -> bool:
+def _switch(name: str, by: str, reason: str, *, enabled: bool, dry_run: bool, as_json: bool) -> bool:
     """Switch it, or show what that would do. True: a person is to read that it was done."""
     from flows.account_switch import preview_switch, switch_account
 
     if dry_run:
         show_preview(with_database(lambda db: preview_switch(db, name, enabled=enabled)), as_json=as_json)
         return False
-    act = this_act(name, **({"reason": reason} if reason else {}))
+    action = ActName.ACCOUNT_ENABLE if enabled else ActName.ACCOUNT_DISABLE
+    act = this_act(action, name, by=by, reason=ask_reason(reason))
     with_database(lambda db: switch_account(db, name, enabled=enabled), act=act)
     if as_json:
         print_json({"name": name, "enabled": enabled})

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 
 from api.v1.schemas import OrderView
 from api.v1.views import view_order
-from cli.acts import dry_run_option, reason_option, show_preview
+from cli.acts import ask_reason, by_option, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
 from cli.orders.money import accept, attach, close, refund
@@ -22,6 +22,7 @@ from cli.orders.personal_data import erase, export
 from cli.orders.text import COLUMNS, headline, order_row, timeline_row
 from cli.output import Stop, color_option, json_option, print_json, print_table, warn
 from cli.spans import Since
+from core.act_names import ActName
 from core.errors import NotFound
 from core.order import OrderState, OrderStatus
 from storage.postgres.cases import CaseRow, list_cases
@@ -142,12 +143,13 @@ def show(order_no: str, *, as_json: bool) -> None:
         print_order(facts, current_settings().public_url)
 
 
-@orders.command(epilog="Example: nodrop orders refresh 2026-1123-0001")
+@orders.command(epilog='Example: nodrop orders refresh 2026-1123-0001 --reason "the buyer says it is paid"')
 @click.argument("order_no")
-@reason_option(required=False)
+@by_option
+@reason_option
 @dry_run_option
 @json_option
-def refresh(order_no: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
+def refresh(order_no: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Ask the channels about an order's open and closed payments now.
 
     Under the account's rate limit, as every query; what the channel says is committed as always. Prints the new entries
@@ -156,7 +158,7 @@ def refresh(order_no: str, *, reason: str, dry_run: bool, as_json: bool) -> None
     if dry_run:
         show_preview(with_resources(lambda resources: _preview_refresh(resources, order_no)), as_json=as_json)
         return
-    act = this_act(order_no, **({"reason": reason} if reason else {}))
+    act = this_act(ActName.ORDER_QUERY, order_no, by=by, reason=ask_reason(reason))
     refreshed = with_resources(lambda resources: _refresh(resources, order_no), act=act)
     if as_json:
         order = _view(refreshed.state)

@@ -7,23 +7,26 @@ from typing import TYPE_CHECKING
 import click
 
 from api.v1.views import view_approval, view_order, view_refund
-from cli.acts import confirm_preview, dry_run_option, reason_option, show_preview
+from cli.acts import ask_reason, by_option, confirm_preview, dry_run_option, reason_option, show_preview
 from cli.audit import this_act
 from cli.environment import current_settings, with_database, with_resources
 from cli.orders.text import approval_line, headline, refund_line
 from cli.output import Stop, Wrong, json_option, print_json, printable
+from cli.proof import password_option, prove, waits_for_another
+from core.act_names import ActName
 
 if TYPE_CHECKING:
     from core.order import OrderState
     from flows.refund_request import RefundWish, RequestedRefund
 
 
-@click.command(epilog="Example: nodrop orders close 2026-1123-0001")
+@click.command(epilog='Example: nodrop orders close 2026-1123-0001 --reason "the buyer has cancelled"')
 @click.argument("order_no")
-@reason_option(required=False)
+@by_option
+@reason_option
 @dry_run_option
 @json_option
-def close(order_no: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
+def close(order_no: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """End an order now, as its deadline would.
 
     Each channel is queried, asked to close the payment, and queried again. Only a payment that is unpaid there is
@@ -36,7 +39,7 @@ def close(order_no: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
     if dry_run:
         show_preview(with_resources(lambda resources: preview_close(resources, order_no)), as_json=as_json)
         return
-    act = this_act(order_no, **_given(reason=reason))
+    act = this_act(ActName.ORDER_CLOSE, order_no, by=by, reason=ask_reason(reason))
     state = with_resources(
         lambda resources: request_close(resources, order_no, by=Source.OPERATOR, by_name=act.by), act=act
     )
@@ -45,10 +48,10 @@ def close(order_no: str, *, reason: str, dry_run: bool, as_json: bool) -> None:
         raise Stop("not closed yet: a channel has not reported it unpaid. The worker carries on with it")
 
 
-@click.command(epilog="Example: nodrop orders accept 2026-1123-0001 --by alice")
+@click.command(epilog='Example: nodrop orders accept 2026-1123-0001 --by alice --reason "it is still in stock"')
 @click.argument("order_no")
-@click.option("--by", required=True, help="Who decides; it is written into the order's history.")
-@reason_option(required=False)
+@by_option
+@reason_option
 @dry_run_option
 @json_option
 def accept(order_no: str, *, by: str, reason: str, dry_run: bool, as_json: bool) -> None:
@@ -59,12 +62,11 @@ def accept(order_no: str, *, by: str, reason: str, dry_run: bool, as_json: bool)
     """
     from flows.accept import accept_late, preview_accept
 
-    name = _name(by)
     if dry_run:
         show_preview(with_resources(lambda resources: preview_accept(resources, order_no)), as_json=as_json)
         return
-    act = this_act(order_no, by=name, **_given(reason=reason))
-    _show(with_resources(lambda resources: accept_late(resources, order_no, by=name), act=act), as_json=as_json)
+    act = this_act(ActName.ORDER_ACCEPT, order_no, by=by, reason=ask_reason(reason))
+    _show(with_resources(lambda resources: accept_late(resources, order_no, by=by), act=act), as_json=as_json)
 
 
 @click.command(
@@ -75,9 +77,10 @@ def accept(order_no: str, *, by: str, reason: str, dry_run: bool, as_json: bool)
 @click.option("--out-trade-no", required=True, help="Which payment: its number, as in `nodrop orders show`.")
 @click.option("--amount", help="How much of it, like 12.50; all that is left without it. Needs --key.")
 @click.option("--key", default="", help="A key of yours, a ticket's number: the same key is the same refund.")
-@click.option("--by", default="operator", show_default=True, help="Who decides; written into the order's history.")
 @click.option("--yes", is_flag=True, help="Do not ask: the money goes back.")
-@reason_option(required=True)
+@by_option
+@password_option
+@reason_option
 @dry_run_option
 @json_option
 def refund(
@@ -86,8 +89,9 @@ def refund(
     out_trade_no: str,
     amount: str | None,
     key: str,
-    by: str,
     yes: bool,
+    by: str,
+    password_stdin: bool,
     reason: str,
     dry_run: bool,
     as_json: bool,
@@ -97,25 +101,33 @@ def refund(
     Of any payment of nodrop's own whose money is there: the one that has paid the order, late or double money, or after
     a refund that failed. The order stays what it is. However often this is run, the same key is one refund, and without
     a key one of all that is left; the worker has the channel do it, asks until that is definite, tells the merchant and
-    resolves the case. Above OPS_REFUND_ALONE_MAX it waits for a second operator: `nodrop approvals`.
+    resolves the case. Above OPS_REFUND_ALONE_MAX it waits for a second operator (`nodrop approvals`), and --by proves
+    by password who that is.
     """
     from flows.refund_request import preview_refund, request_refund
 
-    name = _name(by)
     if amount is not None and not key:
         raise click.UsageError("--amount needs --key: without one, running this twice would refund twice")
     wish = _wish(order_no, out_trade_no, amount, key)
-    version = None
-    if dry_run or not yes:
+    why = "" if dry_run else ask_reason(reason)
+    version, is_proven = None, False
+    if dry_run or not yes or current_settings().ops_refund_alone_max:
         preview = with_resources(lambda resources: preview_refund(resources, wish))
         if dry_run:
             show_preview(preview, as_json=as_json)
             return
-        confirm_preview(preview, f"give it back, order {printable(order_no)}?")
-        version = preview.version
-    act = this_act(order_no, by=name, out_trade_no=out_trade_no, reason=reason, **_given(amount=amount, key=key))
+        if not yes:
+            confirm_preview(preview, f"give it back, order {printable(order_no)}?")
+            version = preview.version
+        is_proven = waits_for_another(preview)
+        if is_proven:
+            prove(by, from_stdin=password_stdin)
+    act = this_act(ActName.ORDER_REFUND, order_no, by=by, out_trade_no=out_trade_no, amount=amount, key=key, reason=why)
     requested = with_resources(
-        lambda resources: request_refund(resources, wish, by=name, reason=reason, expected_version=version), act=act
+        lambda resources: request_refund(
+            resources, wish, by=by, reason=why, expected_version=version, is_proven=is_proven
+        ),
+        act=act,
     )
     show_requested(requested, as_json=as_json)
 
@@ -126,13 +138,13 @@ def refund(
 @click.argument("order_no")
 @click.option("--account", required=True, help="The account whose channel is asked.")
 @click.option("--number", required=True, help="The number that the buyer or the channel's console has.")
-@click.option("--by", default="operator", show_default=True, help="Who decides; written into the order's history.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@reason_option(required=True)
+@by_option
+@reason_option
 @dry_run_option
 @json_option
 def attach(
-    order_no: str, *, account: str, number: str, by: str, yes: bool, reason: str, dry_run: bool, as_json: bool
+    order_no: str, *, account: str, number: str, yes: bool, by: str, reason: str, dry_run: bool, as_json: bool
 ) -> None:
     """Give money of a number that nodrop does not know to an order.
 
@@ -142,7 +154,7 @@ def attach(
     """
     from flows.attach import attach_payment, preview_attach
 
-    name, version = _name(by), None
+    version = None
     if dry_run or not yes:
         _, preview = with_resources(lambda resources: preview_attach(resources, order_no, account, number))
         if dry_run:
@@ -150,10 +162,11 @@ def attach(
             return
         confirm_preview(preview, f"attach it to order {printable(order_no)}?")
         version = preview.version
-    act = this_act(order_no, by=name, account=account, number=number, reason=reason)
+    why = ask_reason(reason)
+    act = this_act(ActName.ORDER_ATTACH, order_no, by=by, account=account, number=number, reason=why)
     state = with_resources(
         lambda resources: attach_payment(
-            resources, order_no, account, number, by=name, reason=reason, expected_version=version
+            resources, order_no, account, number, by=by, reason=why, expected_version=version
         ),
         act=act,
     )
@@ -196,14 +209,3 @@ def _show(state: OrderState, *, as_json: bool) -> None:
         print_json(view_order(state, current_settings().public_url))
     else:
         click.echo(headline(state))
-
-
-def _name(by: str) -> str:
-    if not by.strip():
-        raise click.UsageError("--by says who decides: it may not be empty")
-    return by.strip()
-
-
-def _given(**options: str | None) -> dict[str, str]:
-    """The options that were given, for the audit."""
-    return {name: value for name, value in options.items() if value}

@@ -37,7 +37,7 @@ SELECT (SELECT count(*) FROM (SELECT FROM pending WHERE channel_account = $1 LIM
 _USED_WORLD = """
 SELECT world FROM accounts a
  WHERE a.name = $1 AND EXISTS (SELECT FROM payments p WHERE p.channel_account = a.name)"""
-_ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1"
+_ENABLE = "UPDATE accounts SET enabled = $2, updated_at = now() WHERE name = $1 AND enabled <> $2"
 
 
 class SealedAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +120,7 @@ async def list_accounts(db: Database) -> list[AccountRow]:
 
 
 async def enable_account(db: Database, name: str, *, enabled: bool) -> bool:
-    """Switch it on or off. False: there is none with this name."""
+    """Switch it on or off. False: there is none with this name, or it is so already."""
     return await db.execute(_ENABLE, name, enabled) == 1
 
 

@@ -1,5 +1,5 @@
-"""Acts of people: one row for each act, written before it. A trigger refuses to change or to delete one, whoever is
-connected; the application's own role may not even try.
+"""Acts of people: one row for each act, written before it. A trigger refuses to change one, whoever is connected, and
+to delete one that is not old; the application's own role may not even try. Old ones go by a function of the owner.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from core.act_names import ActName, names_of
 from core.errors import InvalidRequest
 from storage.postgres.database import Database, document
 from storage.postgres.orders import decode_cursor, encode_cursor
@@ -23,6 +24,16 @@ SELECT id, at, by, via, action, subject, detail::text, role FROM audit
  WHERE {conditions}
  ORDER BY at DESC, id DESC
  LIMIT $1"""
+# An act has had several names: the newest rows of each, by the index of one name.
+_FIND_NAMED = """
+SELECT found.* FROM unnest($2::text[]) AS names(name) CROSS JOIN LATERAL (
+    SELECT id, at, by, via, action, subject, detail::text, role FROM audit
+     WHERE {conditions}
+     ORDER BY at DESC, id DESC
+     LIMIT $1) AS found
+ ORDER BY at DESC, id DESC
+ LIMIT $1"""
+_DELETE = "SELECT delete_old_acts($1, $2)"
 # A member of the owner's role can take on its rights; a superuser is a member of every role.
 _CAN_CHANGE = """
 SELECT has_table_privilege('audit', 'UPDATE') OR has_table_privilege('audit', 'DELETE')
@@ -45,13 +56,13 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
     by: str
     via: Via
-    action: str
+    action: ActName
     subject: str = ""
     detail: Mapping[str, Any] = {}
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored act. `role` is the user of Postgres that wrote it."""
+    """A stored act. `action` may be a name of an earlier release. `role` is the user of Postgres that wrote it."""
 
     id: int
     at: datetime
@@ -65,11 +76,14 @@ class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
 
 async def write_act(db: Database, act: Act) -> None:
     """Store it. Raises DatabaseUnavailable: then the act must not be done."""
-    await db.execute(_INSERT, act.by, act.via, act.action, act.subject, document(act.detail))
+    await db.execute(_INSERT, act.by, act.via, act.action.value, act.subject, document(act.detail))
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that are wanted; None: all. `before`: time and id of the row after which the list goes on."""
+    """Rows that are wanted; None: all. `action` finds the rows of earlier releases too, whichever of its names it is.
+
+    `before`: time and id of the row after which the list goes on.
+    """
 
     by: str | None = None
     action: str | None = None
@@ -92,9 +106,13 @@ def statement_of(filters: Filters) -> tuple[str, list[object]]:
     """
     values = list[object]()
     conditions = ["true"]
+    names = () if filters.action is None else names_of(filters.action)
+    if len(names) > 1:
+        values.append(names)
+        conditions = ["action = names.name"]
     for condition, value in (
         ("by = $", filters.by),
-        ("action = $", filters.action),
+        ("action = $", names[0] if len(names) == 1 else None),
         ("subject = $", filters.subject),
         ("at >= $", filters.since),
         ("at < $", filters.until),
@@ -105,7 +123,8 @@ def statement_of(filters: Filters) -> tuple[str, list[object]]:
     if filters.before is not None:
         values += filters.before
         conditions.append(f"(at, id) < (${len(values)}, ${len(values) + 1})")
-    return _FIND.format(conditions=" AND ".join(conditions)), values
+    sql = _FIND_NAMED if len(names) > 1 else _FIND
+    return sql.format(conditions=" AND ".join(conditions)), values
 
 
 def cursor_of(row: AuditRow) -> str:
@@ -126,6 +145,11 @@ def read_cursor(cursor: str | None) -> tuple[datetime, int] | None:
 async def list_acts(db: Database, *, subject: str | None = None, limit: int) -> list[AuditRow]:
     """The newest first."""
     return await find_acts(db, Filters(subject=subject), limit=limit)
+
+
+async def delete_old_acts(db: Database, *, keep_days: int, limit: int) -> int:
+    """Delete up to `limit` rows that are older than that, and than a year; return how many. Nothing else does."""
+    return int(await db.fetchval(_DELETE, keep_days, limit))
 
 
 async def can_change_acts(db: Database) -> bool:

@@ -55,7 +55,7 @@ UNION ALL
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO %I', oid::regprocedure, $1::text)
   FROM pg_proc
  WHERE pronamespace = current_schema()::regnamespace AND pg_has_role(current_user, proowner, 'USAGE')
-   AND proname IN ('make_observations', 'move_observations', 'drop_observations')"""
+   AND proname IN ('make_observations', 'move_observations', 'drop_observations', 'delete_old_acts')"""
 
 _COMMENT = re.compile(r"--[^\n]*")
 _CONCURRENT = re.compile(r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY IF NOT EXISTS ([a-z_0-9]+) [^;]+;?")

@@ -182,13 +182,6 @@ SELECT id, order_no, type, url, attempt, created_at, dead_at, last_status
  ORDER BY dead_at DESC
  LIMIT $1"""
 
-_RESEND = f"""
-UPDATE notifications
-   SET dead_at = NULL, attempt = 1, arm_no = arm_no + 1, due_at = clock_timestamp(), leased_until = NULL,
-       resending_since = clock_timestamp(), held_at = NULL
- WHERE {_DEAD} AND ($1::text IS NULL OR id = $1)
-RETURNING id, arm_no"""
-
 # Rows that are due a moment before the probe are left: another probe is among them.
 _PARK = f"""
 WITH free AS (
@@ -286,11 +279,6 @@ async def give_up(db: Database, outgoing: Outgoing, status: str, *, record: Atte
 async def list_dead_letters(db: Database, limit: int = 100) -> list[DeadLetter]:
     """Newest first."""
     return [DeadLetter(**dict(row)) for row in await db.fetch(_LIST_DEAD, limit)]
-
-
-async def resend_dead_letters(db: Database, notification_id: str | None) -> list[tuple[str, int]]:
-    """Due again at once, from the first attempt: one, or all with None. Returns their ids and arm numbers."""
-    return [(row["id"], row["arm_no"]) for row in await db.fetch(_RESEND, notification_id)]
 
 
 async def park(db: Database, url: str, *, wait_s: float, later_s: float) -> tuple[str, int] | None:

@@ -26,7 +26,9 @@ SELECT name, role, password, must_change, must_change AND password_at < now() - 
   FROM operators WHERE name = $1"""
 _LIST = """
 SELECT o.name, o.role, o.must_change, o.totp IS NOT NULL AS has_totp, o.created_at, o.signed_in_at, o.disabled_at,
-       (SELECT count(*) FROM operator_sessions s WHERE s.operator = o.name AND s.epoch = o.epoch) AS sessions
+       (SELECT count(*) FROM operator_sessions s WHERE s.operator = o.name AND s.epoch = o.epoch) AS sessions,
+       (SELECT count(*) FROM api_keys k WHERE k.operator = o.name AND k.revoked_at IS NULL
+           AND (k.expires_at IS NULL OR k.expires_at > now())) AS keys
   FROM operators o ORDER BY o.name"""
 
 _ENDING = """
@@ -90,7 +92,9 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperatorRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an operator that others may see. `sessions` counts those that are not deleted."""
+    """The fields of an operator that others may see. `sessions` counts those that are not deleted, `keys` the API
+    keys of this operator that have not ended.
+    """
 
     name: str
     role: Role
@@ -100,6 +104,7 @@ class OperatorRow(msgspec.Struct, frozen=True, kw_only=True):
     signed_in_at: datetime | None
     disabled_at: datetime | None
     sessions: int
+    keys: int
 
 
 async def insert_operator(db: Database, name: str, role: Role, password: str) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import Page, Response, ViewportSize
 
 from api.console.routes import ROWS
+from core.act_names import ActName
 from core.alerts import Rule
 from core.operators import Role
 from storage.postgres.audit import Act, Via, write_act
@@ -144,7 +145,7 @@ async def fill(console: Console) -> dict[str, object]:
     await insert_operator(db, OPERATOR, Role.VIEWER, "no password is right")
     for each in range(3):
         detail = {"reason": "x" * 200, "address": "2001:db8:ffff:ffff::/64"}
-        act = Act(by="bob", via=Via.CONSOLE, action="orders.close", subject=f"A-{'9' * 60}{each}", detail=detail)
+        act = Act(by="bob", via=Via.CONSOLE, action=ActName.ORDER_CLOSE, subject=f"A-{'9' * 60}{each}", detail=detail)
         await write_act(db, act)
     return {
         "number": key.out_trade_no,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.act_names import ActName
 from core.operators import Role
 from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.operators import disable_operator
@@ -21,7 +22,7 @@ async def test_no_text_of_a_stranger_runs_on_any_page(console: Console) -> None:
     """An alert, like a broken policy, fails at the end of the fixture; the text itself is there to be read."""
     await placed(console.resources.db, "A-9")
     await fill_with(console.resources, "A-9", HOSTILE)
-    act = Act(by="anna", via=Via.CONSOLE, action="order.query", subject="A-9", detail={"reason": HOSTILE})
+    act = Act(by="anna", via=Via.CONSOLE, action=ActName.ORDER_QUERY, subject="A-9", detail={"reason": HOSTILE})
     await write_act(console.resources.db, act)
     page = await console(Role.ADMIN)
     for path in PAGES:

@@ -205,11 +205,11 @@ def test_credentials_in_the_clear_are_noticed(base_url: str, is_plain: bool) -> 
 
 async def test_an_account_is_switched_off_and_on(nodrop: Nodrop, resources: Resources, file: Path) -> None:
     await nodrop("accounts", "add", "main", "--from", str(file))
-    assert (await nodrop("accounts", "disable", "main")).code == 0
+    assert (await nodrop("accounts", "disable", "main", "--reason", "x")).code == 0
     assert not (await stored(resources))["main"].enabled
-    assert (await nodrop("accounts", "enable", "main")).code == 0
+    assert (await nodrop("accounts", "enable", "main", "--reason", "x")).code == 0
     assert (await stored(resources))["main"].enabled
-    ran = await nodrop("accounts", "disable", "other")
+    ran = await nodrop("accounts", "disable", "other", "--reason", "x")
     assert (ran.code, ran.line.startswith("there is no account other")) == (1, True)
 
 
@@ -475,7 +475,7 @@ async def test_rotated_credentials_are_in_force_and_nothing_else_changes(
 ) -> None:
     file.write_text("rate_per_s = 7\n" + file.read_text())
     await nodrop("accounts", "add", "main", "--from", str(file))
-    await nodrop("accounts", "disable", "main")
+    await nodrop("accounts", "disable", "main", "--reason", "x")
     ran = await nodrop("accounts", "rotate", "main", "--from", "-", stdin=BOTH.encode())
     assert (ran.code, ran.err) == (0, "")
     account = (await stored(resources))["main"]

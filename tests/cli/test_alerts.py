@@ -61,7 +61,7 @@ async def test_a_test_is_sent_by_a_worker_and_noted(nodrop: Nodrop, resources: R
             await worker
     assert (ran.code, ran.out) == (0, "ALERT_URL has taken the test: 204\n")
     assert len(peer.requests) == 1
-    assert (await nodrop("audit", "--json")).json[0]["action"] == "alerts test"
+    assert (await nodrop("audit", "--json")).json[0]["action"] == "alert.test"
 
 
 async def _send(nodrop: Nodrop, env: dict[str, str]) -> None:

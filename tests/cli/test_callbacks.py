@@ -101,7 +101,7 @@ async def test_a_raw_body_is_opened_with_the_master_key_and_written_into_the_aud
     raw = (await callbacks.nodrop("callbacks", "show", callback_id, "--raw", "--json")).json["raw"]
     assert (raw["body"], raw["is_whole"]) == (callbacks.body.decode(), True)
     acts = await list_acts(callbacks.resources.db, limit=10)
-    written = ("callbacks show", callback_id, {"raw": True})
+    written: tuple[str, str, dict[str, str]] = ("callback.raw", callback_id, {})
     assert [(act.action, act.subject, act.detail) for act in acts] == [written, written]
     without = await callbacks.nodrop("callbacks", "show", callback_id, "--raw", env={"NODROP_MASTER_KEYS": ""})
     assert (without.code, without.line.startswith("NODROP_MASTER_KEYS")) == (2, True)
@@ -137,7 +137,7 @@ async def test_a_refused_one_is_explained_with_its_exit_code(
     ran = await callbacks.nodrop("callbacks", "explain", await callbacks.id(), "--json")
     assert (ran.code, ran.json["verdict"], ran.json["reason"]) == (3, "rejected", reason)
     [act] = await list_acts(callbacks.resources.db, limit=10)
-    assert act.action == "callbacks explain"
+    assert act.action == "callback.explain"
 
 
 @pytest.mark.parametrize("command", ["show", "explain"])

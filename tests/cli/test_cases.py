@@ -99,7 +99,7 @@ async def test_a_case_is_given_to_an_operator_and_back(nodrop: Nodrop, opened: l
     assert await listed(nodrop, "--assignee", "alice") == [older]
     assert "alice, since 20" in (await nodrop("cases", "show", str(older))).out
     [act, *_] = (await nodrop("audit", "--about", str(older), "--json")).json
-    assert (act["by"], act["action"], act["detail"]) == ("bob", "cases assign", {"to": "alice"})
+    assert (act["by"], act["action"], act["detail"]) == ("bob", "case.assign", {"to": "alice"})
     assert (await nodrop("cases", "assign", str(older), "--nobody", "--by", "bob")).out == f"case {older} is nobody's\n"
     assert await listed(nodrop, "--assignee", "alice") == []
     assert (await nodrop("cases", "resolve", str(newer), "--resolution", "seen", "--by", "bob")).code == 0

@@ -27,21 +27,20 @@ async def test_a_day_is_shown_signed_off_and_listed(nodrop: Nodrop, channel: Cha
     assert (preview.code, "88.88 CNY" in preview.out) == (0, True)
     assert "not signed off" in (await nodrop("days", "show", "main", DAY)).out
 
-    signed = await nodrop("days", "sign-off", "main", DAY, "--by", "alice", "--json")
+    signed = await nodrop("days", "sign-off", "main", DAY, "--by", "alice", "--reason", "it agrees", "--json")
     assert (signed.code, signed.json["sign_off"]["by"]) == (0, "alice")
     [act, *_] = (await nodrop("audit", "--about", "main", "--json")).json
-    assert (act["by"], act["action"], act["detail"]["of"]) == ("alice", "days sign-off", DAY)
+    assert (act["by"], act["action"], act["detail"]["of"]) == ("alice", "day.sign_off", DAY)
     listed = (await nodrop("days", "list", "--account", "main", "--json")).json
     assert [(day["day"], day["statement"], day["lines"][0]["net"]) for day in listed] == [(DAY, "read", 8888)]
     assert "signed off by alice" in (await nodrop("days", "list")).out
 
 
-async def test_a_day_without_its_statement_wants_a_note(nodrop: Nodrop, place: Place) -> None:
+async def test_a_sign_off_wants_a_reason(nodrop: Nodrop, place: Place) -> None:
     await place("A-1")
     ran = await nodrop("days", "sign-off", "main", DAY, "--by", "alice")
-    assert ran.code == 1
-    assert "note" in ran.line
-    assert "statement" in (await nodrop("days", "sign-off", "main", DAY, "--by", "alice", "--dry-run")).err
+    assert (ran.code, "--reason says why" in ran.err) == (2, True)
+    assert "note: The statement" in (await nodrop("days", "sign-off", "main", DAY, "--by", "alice", "--dry-run")).out
     ran = await nodrop("days", "sign-off", "main", DAY, "--by", "alice", "--note", "the channel has none")
     assert "signed off by alice" in ran.out
     assert "the channel has none" in ran.out

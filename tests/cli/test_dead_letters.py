@@ -30,24 +30,30 @@ async def test_dead_letters_are_listed_with_the_last_answer(nodrop: Nodrop, buri
 
 async def test_one_is_sent_again_at_once(nodrop: Nodrop, resources: Resources, buried: list[str]) -> None:
     """Due in Postgres and armed in Redis, where a worker takes it within a moment."""
-    assert (await nodrop("dead-letters", "resend", buried[0])).out == "1 due at once; a worker sends them\n"
+    ran = await nodrop("dead-letters", "resend", buried[0], "--reason", "they are back")
+    assert ran.out == "due at once; a worker sends it\n"
     assert await resources.db.fetchval(_DUE) == 1
     assert await resources.queue.due(Lane.NOTIFICATIONS, 10) == [b"{notifications-0}n:msg_101:2"]
 
 
-async def test_all_are_sent_again_also_without_redis(nodrop: Nodrop, resources: Resources, buried: list[str]) -> None:
-    """The sweep finds them."""
-    ran = await nodrop("dead-letters", "resend", "--all", "--json", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
-    assert ran.code == 0
-    assert sorted(ran.json["resent"]) == buried
-    assert await resources.db.fetchval(_DUE) == 3
+async def test_all_are_sent_again_one_after_another_also_without_redis(
+    nodrop: Nodrop, resources: Resources, buried: list[str]
+) -> None:
+    command = ("dead-letters", "resend", "--all", "--reason", "they are back")
+    look = await nodrop("dead-letters", "resend", "--all", "--dry-run")
+    assert "3 notifications are sent again" in look.out
+    assert len((await nodrop("dead-letters", "list", "--json")).json) == len(buried)
+    ran = await nodrop(*command, "--yes", "--json", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
+    assert (ran.code, ran.json) == (0, {"resent": 3})
+    assert await resources.db.fetchval("SELECT count(held_at) FROM notifications WHERE dead_at IS NULL") == 3
     assert (await nodrop("dead-letters", "list")).out == "no dead letters\n"
-    assert (await nodrop("dead-letters", "resend", "--all")).out == "no dead letters, nothing to do\n"
 
 
-async def test_what_is_no_dead_letter_is_not_sent(nodrop: Nodrop, buried: list[str]) -> None:
-    ran = await nodrop("dead-letters", "resend", "msg_999")
-    assert (ran.code, ran.line.startswith("there is no dead letter msg_999")) == (1, True)
+async def test_it_wants_a_reason_and_a_notification_that_is_there(nodrop: Nodrop, buried: list[str]) -> None:
+    ran = await nodrop("dead-letters", "resend", buried[0])
+    assert (ran.code, "--reason says why" in ran.err) == (2, True)
+    ran = await nodrop("dead-letters", "resend", "msg_999", "--reason", "x")
+    assert (ran.code, "msg_999" in ran.line) == (1, True)
     assert len((await nodrop("dead-letters", "list", "--json")).json) == len(buried)
 
 

@@ -82,7 +82,7 @@ async def test_a_process_prints_exits_and_reads_as_the_command_does(
     added = await nodrop.process("accounts", "add", "more", "--from", "-", stdin=channel.toml().encode())
     assert (added.code, "the same merchant as main" in added.err) == (0, True)
     await place("A-1")
-    refreshed = await nodrop.process("orders", "refresh", "A-1")
+    refreshed = await nodrop.process("orders", "refresh", "A-1", "--reason", "x")
     assert (refreshed.code, refreshed.err) == (0, "")
     assert "order A-1: paying" in refreshed.out
     assert (await nodrop.process("orders", "show", "B-1")) == (1, "", "nodrop: there is no order B-1\n")
@@ -148,8 +148,8 @@ async def test_a_database_without_tables_says_to_migrate(nodrop: Nodrop, unmigra
         ("orders", "list", "--account", "\udcff"),
         ("keys", "revoke", "\udcff"),
         ("cases", "resolve", "1", "--resolution", "\udcff", "--by", "alice"),
-        ("dead-letters", "resend", "\udcff"),
-        ("accounts", "disable", "x" * 5000),
+        ("dead-letters", "resend", "\udcff", "--reason", "x"),
+        ("accounts", "disable", "x" * 5000, "--reason", "x"),
     ],
 )
 async def test_bytes_that_are_no_text_and_texts_without_end_are_one_line(

@@ -93,7 +93,7 @@ async def test_a_delivered_one_is_sent_again_after_a_look(nodrop: Nodrop, resour
     assert ran.out == "due at once; a worker sends it\n"
     assert await resources.queue.due(Lane.NOTIFICATIONS, 10) == [b"{notifications-0}n:msg_done:2"]
     [act] = (await nodrop("audit", "--about", "msg_done", "--json")).json
-    assert (act["action"], act["detail"]) == ("notifications resend", {"reason": "they lost it"})
+    assert (act["action"], act["detail"]) == ("notification.resend", {"reason": "they lost it"})
 
 
 @pytest.mark.usefixtures("made")
@@ -165,7 +165,7 @@ async def test_an_endpoint_is_paused_and_resumed(nodrop: Nodrop) -> None:
     assert (await nodrop(*resume)).out == "resumed; a worker sends what has waited\n"
     assert (await nodrop(*resume)).line == "It is not paused."
     acts = (await nodrop("audit", "--about", HOOK, "--json")).json
-    assert [act["action"] for act in acts][-2:] == ["endpoints pause", "endpoints pause"]
+    assert [act["action"] for act in acts][-2:] == ["endpoint.pause", "endpoint.pause"]
 
 
 async def test_no_endpoint_is_nothing_to_do(nodrop: Nodrop) -> None:

@@ -168,8 +168,8 @@ async def test_an_order_as_json_is_what_the_api_shows_and_more(nodrop: Nodrop, p
 
 
 async def test_an_order_that_is_not_there_is_one_line(nodrop: Nodrop) -> None:
-    for command in ("show", "refresh", "close"):
-        ran = await nodrop("orders", command, "none")
+    for command in (("show",), ("refresh", "--reason", "x"), ("close", "--reason", "x")):
+        ran = await nodrop("orders", *command, "none")
         assert (ran.code, "order none" in ran.line) == (1, True)
 
 
@@ -201,7 +201,7 @@ def test_an_age_that_is_none_says_what_to_write(text: str) -> None:
 
 async def test_a_lost_callback_is_recovered_by_refresh(nodrop: Nodrop, place: Place, channel: Channel) -> None:
     await channel.pay(number_of(await place("A-1")))
-    ran = await nodrop("orders", "refresh", "A-1")
+    ran = await nodrop("orders", "refresh", "A-1", "--reason", "x")
     assert (ran.code, ran.err) == (0, "")
     assert "channel says paid 88.88 CNY as " in ran.out
     assert "order A-1: paid by main" in ran.out.splitlines()[-1]
@@ -209,7 +209,7 @@ async def test_a_lost_callback_is_recovered_by_refresh(nodrop: Nodrop, place: Pl
 
 async def test_a_refresh_tells_what_the_channel_said_also_when_it_changes_nothing(nodrop: Nodrop, place: Place) -> None:
     await place("A-1")
-    ran = await nodrop("orders", "refresh", "A-1", "--json")
+    ran = await nodrop("orders", "refresh", "A-1", "--reason", "x", "--json")
     assert ran.code == 0
     assert ran.json["order"]["status"] == "paying"
     assert [entry["kind"] for entry in ran.json["timeline"]] == ["unpaid_seen"]
@@ -220,7 +220,7 @@ async def test_a_channel_without_a_clear_answer_is_no_conclusion(
 ) -> None:
     await place("A-1")
     await channel.faults(answered_5xx=1.0)
-    ran = await nodrop("orders", "refresh", "A-1")
+    ran = await nodrop("orders", "refresh", "A-1", "--reason", "x")
     assert (ran.code, ran.line.startswith("the channel gave no clear answer (status_5")) == (1, True)
     assert "order A-1: paying" in ran.out
 
@@ -228,7 +228,7 @@ async def test_a_channel_without_a_clear_answer_is_no_conclusion(
 async def test_a_refresh_works_without_redis(nodrop: Nodrop, place: Place, channel: Channel) -> None:
     """A log line on standard error reports it, and nothing more: Postgres remembers."""
     await channel.pay(number_of(await place("A-1")))
-    ran = await nodrop("orders", "refresh", "A-1", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
+    ran = await nodrop("orders", "refresh", "A-1", "--reason", "x", env={"REDIS_URL": "redis://127.0.0.1:1/0"})
     assert ran.code == 0, ran
     assert "order A-1: paid" in ran.out
     assert "redis" in ran.err
@@ -239,9 +239,9 @@ async def test_a_refresh_of_a_closed_order_finds_money_that_came_after_the_close
 ) -> None:
     """Its callback was lost, and no statement is read until tomorrow."""
     number = number_of(await place("A-1"))
-    assert (await nodrop("orders", "close", "A-1")).code == 0
+    assert (await nodrop("orders", "close", "A-1", "--reason", "x")).code == 0
     channel.far_side.ledger.settle_late(Key(MERCHANT_ID, number), channel.far_side.now())
-    ran = await nodrop("orders", "refresh", "A-1")
+    ran = await nodrop("orders", "refresh", "A-1", "--reason", "x")
     assert (ran.code, ran.err) == (0, "")
     assert "order A-1: paid by main" in ran.out.splitlines()[-1]
 
@@ -251,7 +251,7 @@ async def test_an_order_without_open_payments_is_not_asked_about(
 ) -> None:
     await channel.pay(number_of(await place("A-1")))
     await refresh_order(resources, "A-1", trailing=True)
-    ran = await nodrop("orders", "refresh", "A-1")
+    ran = await nodrop("orders", "refresh", "A-1", "--reason", "x")
     assert (ran.code, "nothing to ask" in ran.err) == (0, True)
 
 
@@ -260,7 +260,7 @@ async def test_an_order_without_open_payments_is_not_asked_about(
 
 async def test_an_order_is_closed_when_its_channel_has_said_that_it_is_unpaid(nodrop: Nodrop, place: Place) -> None:
     await place("A-1")
-    ran = await nodrop("orders", "close", "A-1")
+    ran = await nodrop("orders", "close", "A-1", "--reason", "x")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("order A-1: closed")
 
@@ -268,7 +268,7 @@ async def test_an_order_is_closed_when_its_channel_has_said_that_it_is_unpaid(no
 async def test_a_paid_order_is_never_closed(nodrop: Nodrop, place: Place, channel: Channel) -> None:
     """It was paid at the channel, and a query finds that out."""
     await channel.pay(number_of(await place("A-1")))
-    ran = await nodrop("orders", "close", "A-1")
+    ran = await nodrop("orders", "close", "A-1", "--reason", "x")
     assert (ran.code, ran.line) == (1, "order A-1 is paid")
     assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["status"] == "paid"
 
@@ -278,7 +278,7 @@ async def test_an_order_is_not_closed_while_its_channel_gives_no_clear_answer(
 ) -> None:
     await place("A-1")
     await channel.faults(answered_5xx=1.0)
-    ran = await nodrop("orders", "close", "A-1")
+    ran = await nodrop("orders", "close", "A-1", "--reason", "x")
     assert (ran.code, ran.line.startswith("not closed yet")) == (1, True)
     assert ran.out.startswith("order A-1: paying")
 
@@ -291,7 +291,7 @@ async def test_money_after_close_is_accepted_by_a_named_person(
 ) -> None:
     await pay_after_close(resources, await place("A-1", notify_url="https://shop.test/n"))
     assert "paid_late" in (await nodrop("orders", "show", "A-1")).out
-    ran = await nodrop("orders", "accept", "A-1", "--by", "alice")
+    ran = await nodrop("orders", "accept", "A-1", "--by", "alice", "--reason", "x")
     assert ran.code == 0, ran
     assert ran.out.startswith("order A-1: paid by main")
     document = (await nodrop("orders", "show", "A-1", "--json")).json
@@ -301,9 +301,9 @@ async def test_money_after_close_is_accepted_by_a_named_person(
 
 async def test_what_no_channel_has_confirmed_cannot_be_accepted(nodrop: Nodrop, place: Place) -> None:
     await place("A-1")
-    ran = await nodrop("orders", "accept", "A-1", "--by", "alice")
+    ran = await nodrop("orders", "accept", "A-1", "--by", "alice", "--reason", "x")
     assert (ran.code, "money that its channel has confirmed" in ran.line) == (1, True)
-    assert (await nodrop("orders", "accept", "A-1", "--by", " ")).code == 2
+    assert (await nodrop("orders", "accept", "A-1", "--by", " ", "--reason", "x")).code == 2
 
 
 # -- giving back -------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ async def test_flagged_money_goes_back_by_an_operators_decision(
     assert (document["timeline"][-1]["by"], document["timeline"][-1]["note"]) == ("operator", f"r{number} by alice")
     assert [entry["kind"] for entry in document["timeline"]].count("refund_requested") == 1
     assert f"r{number}" in (await nodrop("orders", "show", "A-1")).out
-    refused = await nodrop("orders", "accept", "A-1", "--by", "bob")
+    refused = await nodrop("orders", "accept", "A-1", "--by", "bob", "--reason", "x")
     assert (refused.code, "on its way back" in refused.line) == (1, True)
 
 
@@ -405,11 +405,11 @@ async def test_above_the_limit_somebody_else_has_to_agree(nodrop: Nodrop, place:
     assert (approval["amount"], approval["requested_by"], approval["reason"]) == (8888, "ann", "sold out")
     assert "sold out" in (await nodrop("approvals", "list")).out
     number_of_it = str(approval["id"])
-    own = await nodrop("approvals", "approve", number_of_it, "--by", "ann")
+    own = await nodrop("approvals", "approve", number_of_it, "--by", "ann", "--reason", "x")
     assert (own.code, own.line) == (1, "Somebody else has to decide: you have asked for this refund.")
     shown = await nodrop("approvals", "approve", number_of_it, "--by", "bob", "--dry-run")
     assert shown.out.startswith("ann has asked for it: sold out\n")
-    approved = await nodrop("approvals", "approve", number_of_it, "--by", "bob")
+    approved = await nodrop("approvals", "approve", number_of_it, "--by", "bob", "--reason", "x")
     assert (approved.code, approved.out.startswith("refund r")) == (0, True)
     assert (await nodrop("approvals", "list")).out == "no refund waits for an approval\n"
     late = await nodrop("approvals", "decline", number_of_it, "--by", "cleo", "--reason", "no")
@@ -461,7 +461,7 @@ async def paid_order(nodrop: Nodrop, place: Place, channel: Channel, order_no: s
     """Place an order that its buyer pays; the payment's number."""
     state = await place(order_no)
     await channel.pay(number_of(state))
-    assert (await nodrop("orders", "refresh", order_no)).code == 0
+    assert (await nodrop("orders", "refresh", order_no, "--reason", "x")).code == 0
     return number_of(state)
 
 

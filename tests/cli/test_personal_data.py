@@ -12,7 +12,7 @@ async def settled(place: Place, channel: Channel, nodrop: Nodrop, order_no: str 
     """Paid, by a query."""
     state = await place(order_no, "canary")
     await channel.pay(state.payments[0].out_trade_no)
-    assert (await nodrop("orders", "refresh", order_no)).code == 0
+    assert (await nodrop("orders", "refresh", order_no, "--reason", "x")).code == 0
     return state
 
 
@@ -32,7 +32,7 @@ async def test_an_order_is_erased_only_after_a_yes(
     nodrop: Nodrop, place: Place, channel: Channel, answer: bytes, is_erased: bool
 ) -> None:
     await settled(place, channel, nodrop)
-    ran = await nodrop("orders", "erase", "A-1", "--by", "alice", stdin=answer)
+    ran = await nodrop("orders", "erase", "A-1", "--reason", "the buyer wants it", "--by", "alice", stdin=answer)
     assert "Erase what is personal about order A-1, for ever? [y/N]" in ran.err
     assert (ran.code == 0) is is_erased
     document = (await nodrop("orders", "show", "A-1", "--json")).json
@@ -42,17 +42,17 @@ async def test_an_order_is_erased_only_after_a_yes(
 
 async def test_it_says_what_it_erased(nodrop: Nodrop, place: Place, channel: Channel) -> None:
     await settled(place, channel, nodrop)
-    ran = await nodrop("orders", "erase", "A-1", "--yes")
+    ran = await nodrop("orders", "erase", "A-1", "--reason", "the buyer wants it", "--yes")
     assert ran == (0, "erased A-1: 0 callbacks, 0 notifications, 0 cases\n", "")
-    document = (await nodrop("orders", "erase", "A-1", "--yes", "--json")).json
+    document = (await nodrop("orders", "erase", "A-1", "--reason", "the buyer wants it", "--yes", "--json")).json
     assert (document["order"]["subject"], document["rows"]) == ("", {"callbacks": 0, "notifications": 0, "cases": 0})
-    assert (await nodrop("orders", "erase", "A-1", "--by", " ", "--yes")).code == 2
+    assert (await nodrop("orders", "erase", "A-1", "--reason", "the buyer wants it", "--by", " ", "--yes")).code == 2
 
 
 async def test_what_is_open_refuses_it_in_one_line(nodrop: Nodrop, place: Place, resources: Resources) -> None:
     number = (await place("A-1")).payments[0].out_trade_no
     for options in ((), ("--yes",)):
-        ran = await nodrop("orders", "erase", "A-1", *options)
+        ran = await nodrop("orders", "erase", "A-1", "--reason", "the buyer wants it", *options)
         assert ran.code == 1
         assert ran.line == (
             "order A-1 cannot be erased: the order is paying: it must be paid or closed first; payment "

@@ -60,6 +60,8 @@ OPERATIONS = {
     "orders_get_timeline": calls.timeline,
     "orders_find_cases": calls.list_cases,
 }
+OF_OPERATORS = {"OrderActInput", "ActPreview", "PreviewView", "LineView", "SumView"}
+"""The body of a close and a refresh, with a reason or as a dry run, which operators' programs send and no shop."""
 QUERIES: dict[str, type] = {"/v1/orders": models.OrdersQuery, "/v1/cases": models.CasesQuery}
 
 
@@ -80,7 +82,7 @@ def schemas_of_the_merchant() -> set[str]:
     while new := set(re.findall(r"#/components/schemas/(\w+)", left)) - reached:
         reached |= new
         left = msgspec.json.encode([SCHEMAS[name] for name in new]).decode()
-    return {name for name in reached if SCHEMAS[name].get("type") == "object"} - {"Problem"}
+    return {name for name in reached if SCHEMAS[name].get("type") == "object"} - {"Problem"} - OF_OPERATORS
 
 
 def kinds_of(schema: dict[str, Any]) -> set[str]:

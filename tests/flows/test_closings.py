@@ -90,7 +90,7 @@ async def test_the_worker_sums_every_day_since_the_account_is_there(harness: Flo
     assert [day.closing.statement for day in days][:2] == [StatementState.NOT_DUE, StatementState.MISSING]
 
 
-async def test_a_day_without_doubts_is_signed_off_without_a_note(harness: FlowHarness) -> None:
+async def test_a_day_without_doubts_is_signed_off_as_it_was_seen(harness: FlowHarness) -> None:
     name = await new_account(harness, "closing-signed")
     await paid_yesterday(harness, name)
     await reconciled(harness, name)
@@ -98,7 +98,9 @@ async def test_a_day_without_doubts_is_signed_off_without_a_note(harness: FlowHa
     assert (preview.is_possible, preview.warnings) == (True, ())
     assert any("88.88 CNY" in line.text for line in preview.lines)
 
-    day = await sign_off(harness.resources, name, YESTERDAY, by="alice", note="", expected_version=preview.version)
+    day = await sign_off(
+        harness.resources, name, YESTERDAY, by="alice", note="it agrees", expected_version=preview.version
+    )
 
     assert day.closing.sign_off is not None
     assert (day.closing.sign_off.by, day.closing.is_changed) == ("alice", False)
@@ -121,21 +123,21 @@ async def test_money_after_the_sign_off_marks_the_day_as_changed(harness: FlowHa
     await paid_yesterday(harness, name)
     await reconciled(harness, name)
     preview = await preview_sign_off(harness.resources, name, YESTERDAY)
-    await sign_off(harness.resources, name, YESTERDAY, by="alice", note="")
+    await sign_off(harness.resources, name, YESTERDAY, by="alice", note="it agrees")
     await paid_yesterday(harness, name)
     assert (await read_day(harness.resources, name, YESTERDAY)).closing.is_changed
     with pytest.raises(PreviewOutdated):
-        await sign_off(harness.resources, name, YESTERDAY, by="bob", note="", expected_version=preview.version)
+        await sign_off(harness.resources, name, YESTERDAY, by="bob", note="it agrees", expected_version=preview.version)
 
 
-async def test_an_open_difference_wants_a_note(harness: FlowHarness) -> None:
+async def test_a_sign_off_wants_a_reason(harness: FlowHarness) -> None:
     name = await new_account(harness, "closing-open")
     await paid_yesterday(harness, name)
     harness.simulation.faults.profile = FaultProfile(statement_lacks=1.0)
     await reconciled(harness, name)
     closing = (await read_day(harness.resources, name, YESTERDAY)).closing
     assert (closing.open_differences, closing.resolved_differences) == (1, 0)
-    with pytest.raises(InvalidRequest, match="note"):
+    with pytest.raises(InvalidRequest, match="reason"):
         await sign_off(harness.resources, name, YESTERDAY, by="alice", note=" ")
     with pytest.raises(InvalidRequest, match="500"):
         await sign_off(harness.resources, name, YESTERDAY, by="alice", note="x" * 501)

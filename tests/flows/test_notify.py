@@ -31,7 +31,8 @@ from flows.query import query_scheduled
 from flows.signers import signer_of
 from runtime.clock import Clock
 from storage.postgres import notifications
-from storage.postgres.notifications import Outgoing, resend_dead_letters
+from storage.postgres.deliveries import resend
+from storage.postgres.notifications import Outgoing
 from tests.channels.published import published
 from tests.channels.wire import Peer, WireResponse, http_bytes, read_request, respond_with, serving
 from tests.flows.conftest import NOTIFY_SECRETS, FlowHarness
@@ -408,8 +409,8 @@ async def test_410_makes_a_dead_letter_that_an_operator_can_resend(harness: Flow
         await push(harness, notifier, notification_id)
         assert (await row_of(harness, notification_id))["is_dead"]
         assert await push(harness, notifier, notification_id) == "stale"
-        ((resent_id, arm_no),) = await resend_dead_letters(harness.resources.db, notification_id)
-        assert await push_notification(harness.resources, notifier, resent_id, arm_no) == "200"
+        (resent,) = await resend(harness.resources.db, [notification_id], is_paced=False)
+        assert await push_notification(harness.resources, notifier, resent.id, resent.arm_no) == "200"
         assert merchant.requests[0].body == merchant.requests[1].body
 
 

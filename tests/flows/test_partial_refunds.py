@@ -61,9 +61,11 @@ class Sale:
         await self.harness.make_due()
         await query_scheduled(self.harness.resources, payment.key, row.arm_no)
 
-    async def give_back(self, amount: int | None, key: str, **more: int) -> Refund | None:
+    async def give_back(self, amount: int | None, key: str, expected_version: int | None = None) -> Refund | None:
         wish = await self.wish(amount, key)
-        requested = await request_refund(self.harness.resources, wish, by="ann", reason="one cup was broken", **more)
+        requested = await request_refund(
+            self.harness.resources, wish, by="ann", reason="one cup was broken", expected_version=expected_version
+        )
         return requested.refund
 
     async def wish(self, amount: int | None, key: str) -> RefundWish:

@@ -115,7 +115,7 @@ async def test_reversal_that_a_query_sees_first_is_no_refund_once_the_claim_is_w
     order = await paid_order(scenario, "paypal")
     await scenario.settle()
     reversal = await dispute(scenario, order, kind="reversal", state="lost", is_silent=True)
-    await scenario.nodrop("orders", "refresh", order.order_no)
+    await scenario.nodrop("orders", "refresh", order.order_no, "--reason", "x")
     sent = await scenario.stack.control("POST", "channel", f"/control/disputes/{reversal['callback_id']}/callback")
     assert sent["status"] == 200
     await eventually(lambda: has_status(scenario, order, "disputed"))

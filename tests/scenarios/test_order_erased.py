@@ -15,7 +15,7 @@ async def test_a_paid_order_is_erased_and_everything_else_holds(scenario: Scenar
         metadata={"customer": CANARY},
         return_url=f"https://shop.example/thanks?customer={CANARY}",
     )
-    code, out = await scenario.nodrop("orders", "erase", order.order_no, "--yes")
+    code, out = await scenario.nodrop("orders", "erase", order.order_no, "--yes", "--reason", "x")
     assert code == 1
     assert f"payment {number_of(order)} is open" in out
     await scenario.pay(order, "none")
@@ -29,7 +29,7 @@ async def test_a_paid_order_is_erased_and_everything_else_holds(scenario: Scenar
     assert exported["orders"][0]["metadata"] == {"customer": CANARY}
     assert CANARY in exported["callbacks"][0]["body"]
     assert CANARY in exported["notifications"][0]["body"]
-    code, out = await scenario.nodrop("orders", "erase", order.order_no, "--by", "alice", "--yes")
+    code, out = await scenario.nodrop("orders", "erase", order.order_no, "--by", "alice", "--yes", "--reason", "x")
     assert (code, out) == (0, f"erased {order.order_no}: 1 callbacks, 1 notifications, 0 cases\n")
 
     assert await columns_with(scenario.db, CANARY) == set()

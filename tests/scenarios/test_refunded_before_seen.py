@@ -142,7 +142,7 @@ async def test_flagged_late_money_that_went_back_is_not_accepted(scenario: Scena
         await refund_in_console(scenario, order)
         await eventually(partial(_is, scenario, order, ("paid", AMOUNT, 0)))
 
-        code, out = await scenario.nodrop("orders", "accept", order.order_no, "--by", "anna")
+        code, out = await scenario.nodrop("orders", "accept", order.order_no, "--by", "anna", "--reason", "x")
 
         assert (code != 0, await scenario.status(order)) == (True, "closed"), out
         assert not await scenario.was_notified(order, "order.paid")

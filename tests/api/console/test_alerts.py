@@ -57,7 +57,7 @@ async def test_an_admin_sends_a_test_which_is_audited(signed_in: SignedIn, resou
     page = await admin.act("/ops/alerts/test")
     assert "A worker sends the test within seconds." in page.body.decode()
     assert "Messages that wait for ALERT_URL: 1" in page.body.decode()
-    row = await resources.db.fetchrow("SELECT by, action FROM audit WHERE action = 'alerts.test'")
+    row = await resources.db.fetchrow("SELECT by, action FROM audit WHERE action = 'alert.test'")
     assert row is not None
     assert row["by"] == "admin"
 

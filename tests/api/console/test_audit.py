@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
+from core.act_names import ActName
 from core.operators import Role
 from runtime.resources import Resources
 from storage.postgres.audit import Act, Filters, Via, find_acts, list_acts, statement_of, write_act
@@ -18,10 +19,21 @@ async def reader(signed_in: SignedIn) -> ConsoleClient:
     return await signed_in(Role.OPERATOR)
 
 
-async def put(resources: Resources, count: int, **more: str) -> None:
+ACTS = (ActName.ORDER_CLOSE, ActName.ORDER_QUERY, ActName.ORDER_REFUND)
+
+
+async def put(resources: Resources, count: int) -> None:
     for number in range(count):
-        named = {"by": f"person{number % 2}", "action": f"act{number % 3}", "subject": f"A-{number}"} | more
-        await write_act(resources.db, Act(via=Via.API, detail={"reason": f"reason {number}"}, **named))
+        detail = {"reason": f"reason {number}"}
+        by, action = f"person{number % 2}", ACTS[number % 3]
+        await write_act(resources.db, Act(by=by, via=Via.API, action=action, subject=f"A-{number}", detail=detail))
+
+
+async def write_as_before(resources: Resources, action: str, subject: str) -> None:
+    """A row of an earlier release."""
+    await resources.db.execute(
+        "INSERT INTO audit (by, via, action, subject) VALUES ('old', 'command', $1, $2)", action, subject
+    )
 
 
 @pytest.mark.parametrize("change", ["UPDATE audit SET by = 'bob'", "DELETE FROM audit", "TRUNCATE audit"])
@@ -37,9 +49,10 @@ async def test_rows_are_found_by_person_act_subject_and_day(reader: ConsoleClien
     for query, subjects in (
         ("", 6),
         ("?by=person1", 3),
-        ("?action=act2", 2),
+        ("?action=order.refund", 2),
         ("?subject=A-4", 1),
-        ("?by=person0&action=act2", 1),
+        ("?by=person0&action=order.refund", 1),
+        ("?action=order.nothing", 0),
         ("?by=&action=&subject=&from=&until=", 6),
         ("?from=2020-01-01&until=2020-12-31", 0),
         ("?from=2020-01-01", 6),
@@ -72,11 +85,31 @@ async def test_pages_follow_each_other_by_key_and_miss_no_row(reader: ConsoleCli
     assert seen == [str(number) for number in range(230, 0, -1)]
 
 
+async def test_an_act_is_found_under_the_names_of_earlier_releases_too(
+    reader: ConsoleClient, resources: Resources
+) -> None:
+    await put(resources, 3)
+    for number, name in enumerate(("orders refund", "money_refund", "orders close", "nobody.knows")):
+        await write_as_before(resources, name, f"B-{number}")
+    for name in ("order.refund", "orders refund", "money_refund"):
+        rows = await find_acts(resources.db, Filters(action=name), limit=10)
+        assert [row.subject for row in rows] == ["B-1", "B-0", "A-2"], name
+    assert len(await find_acts(resources.db, Filters(action="order.refund", by="old"), limit=10)) == 2
+    assert len(await find_acts(resources.db, Filters(action="order.refund"), limit=2)) == 2
+    page = (await reader.get("/ops/audit?action=money_refund")).body.decode()
+    assert page.count('title="order.refund">Give back money</a>') == 1
+    assert page.count('title="money_refund">Give back money</a>') == 1
+    assert '<option value="order.refund" selected>Give back money</option>' in page
+    assert ">nobody.knows</a>" in (await reader.get("/ops/audit")).body.decode()
+
+
 async def test_texts_of_rows_are_text(reader: ConsoleClient, resources: Resources) -> None:
     evil = "<script>alert(1)</script>"
     await write_act(
-        resources.db, Act(by=evil, via=Via.API, action=evil, subject=evil, detail={evil: [evil], "a": {"b": 1}})
+        resources.db,
+        Act(by=evil, via=Via.API, action=ActName.ORDER_CLOSE, subject=evil, detail={evil: [evil], "a": {"b": 1}}),
     )
+    await write_as_before(resources, evil, evil)
     page = (await reader.get("/ops/audit")).body.decode()
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
@@ -85,8 +118,8 @@ async def test_texts_of_rows_are_text(reader: ConsoleClient, resources: Resource
 
 async def test_the_file_has_the_rows_and_no_formula(reader: ConsoleClient, resources: Resources) -> None:
     await put(resources, 2)
-    await write_act(resources.db, Act(by="=1+1", via=Via.API, action="act0", subject="@x"))
-    file = await reader.get("/ops/audit.csv?action=act0")
+    await write_act(resources.db, Act(by="=1+1", via=Via.API, action=ActName.ORDER_CLOSE, subject="@x"))
+    file = await reader.get("/ops/audit.csv?action=order.close")
     assert file.headers["content-type"] == "text/csv; charset=utf-8"
     assert file.headers["content-disposition"] == 'attachment; filename="audit.csv"'
     lines = file.body.decode("utf-8-sig").splitlines()
@@ -94,7 +127,15 @@ async def test_the_file_has_the_rows_and_no_formula(reader: ConsoleClient, resou
     assert "'=1+1" in lines[1]
     assert "'@x" in lines[1]
     (act,) = await find_acts(resources.db, Filters(by="operator"), limit=5)
-    assert (act.action, act.detail) == ("audit.csv", {"action": "act0"})
+    assert (act.action, act.detail) == ("audit.csv", {"action": "order.close"})
+
+
+async def test_an_act_of_several_names_is_read_from_the_index_of_names(resources: Resources) -> None:
+    """A page of each name is sorted, and no more."""
+    sql, values = statement_of(Filters(action="order.refund", before=(AT, 1)))
+    plan = "\n".join(row[0] for row in await resources.db.fetch(f"EXPLAIN {sql}", 10, *values))
+    assert "using audit_by_action on audit" in plan
+    assert "Seq Scan" not in plan
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ async def test_of_two_operators_the_second_learns_who_has_the_case(signed_in: Si
     back = await bert.act(f"/ops/cases/{case_id}/assign", {"version": "3", "nobody": "1"})
     assert b"nobody" in back.body
     acts = [(act.by, act.action, act.detail) for act in await list_acts(resources.db, subject=str(case_id), limit=9)]
-    assert acts[0] == ("bert", "cases.assign", {"to": None})
+    assert acts[0] == ("bert", "case.assign", {"to": None})
     assert len(acts) == 4
 
 
@@ -121,4 +121,4 @@ async def test_a_case_is_resolved_with_a_reason_at_the_version_that_was_seen(
     assert b"/resolve" not in page.body
     assert (await anna.get(here)).status == 303
     acts = [(act.by, act.action, act.detail) for act in await list_acts(resources.db, subject=str(case_id), limit=1)]
-    assert acts == [("bert", "cases.resolve", {"choice": "note", "reason": "the buyer has the goods"})]
+    assert acts == [("bert", "case.resolve", {"choice": "note", "reason": "the buyer has the goods"})]

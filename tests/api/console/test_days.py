@@ -54,9 +54,9 @@ async def test_a_day_is_seen_signed_off_and_downloaded(
     assert "¥88.88" in page
     assert ">read<" in page
     version = page.partition('name="version" value="')[2].partition('"')[0]
-    stale = await console.post(f"{DAY}/sign-off", {"version": str(int(version) ^ 1)})
+    stale = await console.post(f"{DAY}/sign-off", {"version": str(int(version) ^ 1), "reason": "it agrees"})
     assert stale.status == 409
-    signed = await console.act(f"{DAY}/sign-off", {"version": version, "note": "=all right"})
+    signed = await console.act(f"{DAY}/sign-off", {"version": version, "reason": "=all right"})
     assert b"is signed off" in signed.body
     listed = (await console.get("/ops/days?account=main")).body.decode()
     assert YESTERDAY.isoformat() in listed
@@ -66,7 +66,7 @@ async def test_a_day_is_seen_signed_off_and_downloaded(
     row = file.body.decode("utf-8-sig").splitlines()[1]
     assert row.startswith(f'"{YESTERDAY}","main","CNY",1,88.88,0,0.00,0,0.00,,88.88,"read",1,88.88,0,0.00,0,0.00,0,0,')
     assert row.endswith('"operator","no","\'=all right"')
-    assert [act.action for act in await list_acts(resources.db, limit=2)] == ["days.csv", "days.sign_off"]
+    assert [act.action for act in await list_acts(resources.db, limit=2)] == ["days.csv", "day.sign_off"]
     assert b"No days yet" in (await console.get("/ops/days?account=nobody")).body
 
 
@@ -94,7 +94,7 @@ async def test_a_file_is_uploaded_seen_and_done(
     shown = (await console.get(f"/ops/reconciliation/{run.id}")).body.decode()
     assert "repaired: 1" in shown
     acts = await list_acts(resources.db, limit=9)
-    assert [act.action for act in acts][:2] == ["days.confirm_statement", "days.upload"]
+    assert [act.action for act in acts][:2] == ["statement.confirm", "statement.upload"]
     assert acts[0].detail["reason"] == "because of a test"
 
 

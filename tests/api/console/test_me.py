@@ -228,5 +228,5 @@ async def test_an_operator_ends_the_own_sessions_and_no_others(
 async def test_acts_on_oneself_are_written_down(alice: ConsoleClient, resources: Resources) -> None:
     await alice.act("/ops/me/password", change())
     (act,) = await list_acts(resources.db, limit=5)
-    assert (act.by, act.via, act.action, act.subject) == ("alice", "console", "operators.password", "alice")
+    assert (act.by, act.via, act.action, act.subject) == ("alice", "console", "operator.password", "alice")
     assert NEW not in str(act.detail)

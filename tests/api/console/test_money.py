@@ -315,7 +315,7 @@ async def test_a_case_is_answered_by_a_refund_in_part(signed_in: SignedIn, paid:
         assert (answer.status, answer.headers["location"]) == (303, address.removesuffix("/resolve")), text_of(answer)
     assert await refunds(resources, order) == [1250]
     [row, *_] = await list_acts(resources.db, limit=1)
-    assert (row.action, row.detail["choice"], row.detail["amount"]) == ("cases.resolve", "refund", 1250)
+    assert (row.action, row.detail["choice"], row.detail["amount"]) == ("case.resolve", "refund", 1250)
 
 
 async def test_an_account_is_switched_off_and_on(signed_in: SignedIn, account: str, resources: Resources) -> None:

@@ -44,7 +44,7 @@ async def test_an_operator_is_added_with_a_password_that_is_shown_once(
     assert await PASSWORDS.verify(password, bob.password)
     assert password not in (await admin.get("/ops/operators")).body.decode()
     (act,) = await list_acts(resources.db, limit=5)
-    assert (act.by, act.action, act.subject) == ("admin", "operators.add", "bob")
+    assert (act.by, act.action, act.subject) == ("admin", "operator.add", "bob")
     assert act.detail == {"role": "operator", "reason": "joins the team"}
 
 
@@ -86,7 +86,7 @@ async def test_others_are_disabled_enabled_reset_and_given_a_role(
     assert after is not None
     assert await PASSWORDS.verify(password_on(reset.body.decode()), after.password)
     acts = [(act.action, act.subject) for act in await list_acts(resources.db, limit=9)]
-    assert acts == [(f"operators.{name}", "bob") for name in ("reset", "role", "enable", "disable")]
+    assert acts == [(f"operator.{name}", "bob") for name in ("reset", "role", "enable", "disable")]
 
 
 async def test_nobody_acts_on_the_own_name_and_so_one_admin_stays(admin: ConsoleClient, resources: Resources) -> None:

@@ -108,7 +108,7 @@ async def test_an_account_shows_its_own_figures(signed_in: SignedIn, resources: 
     client = await signed_in(Role.VIEWER)
     page = await client.get(f"/ops/accounts/{account}?span=24h")
     assert "rate 7" in text_of(page)
-    assert "777" not in text_of(page)
+    assert ">777<" not in text_of(page)
     assert (await client.get(f"/ops/accounts/{quote('<b>', safe='')}")).status == 404
 
 

@@ -140,8 +140,8 @@ async def test_what_a_person_does_by_the_api_is_written_before_it_is_done(
     await alice.post(f"/v1/orders/{order['order_no']}/close")
     assert (await alice.post("/v1/orders/A-unknown/close")).status == 404
     later, act = await list_acts(resources.db, limit=10)
-    assert (act.by, act.via, act.action, act.subject) == (person.id, "api", "orders_close", order["order_no"])
-    assert act.detail == {"name": "alice"}
+    assert (act.by, act.via, act.action, act.subject) == (person.id, "api", "order.close", order["order_no"])
+    assert act.detail == {}
     assert later.subject == "A-unknown"
 
 
@@ -154,5 +154,7 @@ async def test_what_cannot_be_written_down_is_not_done(
         raise DatabaseUnavailable("down")
 
     monkeypatch.setattr("api.http.auth.write_act", refuse)
+    monkeypatch.setattr("api.v1.acts.write_act", refuse)
+    assert (await client.get("/v1/callbacks/6f1c2d9e-0d4b-4a53-9a53-0c7a2f5d1e11/explanation")).status == 503
     assert (await client.post(f"/v1/orders/{order['order_no']}/close")).status == 503
     assert await resources.db.fetchval("SELECT status FROM orders") != "closed"

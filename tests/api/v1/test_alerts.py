@@ -52,4 +52,4 @@ class TestWithAnAddress:
         assert sent.status == 202
         assert await find_message(resources.db, sent.json["id"]) is not None
         [act] = await list_acts(resources.db, limit=2)
-        assert (act.action, act.subject, act.by.startswith("key_")) == ("alerts.test", "ALERT_URL", True)
+        assert (act.action, act.subject, act.by.startswith("key_")) == ("alert.test", "ALERT_URL", True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from core.act_names import ActName
 from runtime.resources import Resources
 from storage.postgres.api_keys import create_api_key
 from storage.postgres.audit import Act, Via, list_acts, write_act
@@ -10,7 +11,7 @@ from tests.api.driver import Client
 
 async def put(resources: Resources, count: int) -> None:
     for number in range(count):
-        act = Act(by=f"person{number % 2}", via=Via.CONSOLE, action="order.query", subject=f"A-{number}")
+        act = Act(by=f"person{number % 2}", via=Via.CONSOLE, action=ActName.ORDER_QUERY, subject=f"A-{number}")
         await write_act(resources.db, act)
 
 

@@ -80,8 +80,8 @@ async def test_an_explanation_has_every_check_and_no_secret(
     assert SECRET.encode() not in response.body
     acts = await list_acts(resources.db, limit=10)
     assert [(act.action, act.subject) for act in acts] == [
-        ("callbacks_explain_callback", forged["id"]),
-        ("callbacks_explain_callback", genuine["id"]),
+        ("callback.explain", forged["id"]),
+        ("callback.explain", genuine["id"]),
     ]
 
 

@@ -42,11 +42,15 @@ async def test_a_day_is_read_and_signed_off(
     assert [(line["currency"], line["paid"], line["net"]) for line in day["lines"]] == [("CNY", 8888, 8888)]
     assert day["lines"][0]["statement"]["payments"] == 1
 
-    preview = (await client.post(f"{address}/sign-off", {"dry_run": True})).json["preview"]
+    preview = (await client.post(f"{address}/sign-off", {"reason": "it agrees", "dry_run": True})).json["preview"]
     assert (preview["possible"], preview["refusal"], preview["warnings"]) == (True, None, [])
-    stale = await client.post(f"{address}/sign-off", {"expected_version": preview["version"] ^ 1})
+    stale = await client.post(
+        f"{address}/sign-off", {"reason": "it agrees", "expected_version": preview["version"] ^ 1}
+    )
     assert (stale.status, stale.problem) == (409, "preview_outdated")
-    signed = await client.post(f"{address}/sign-off", {"expected_version": preview["version"]})
+    signed = await client.post(f"{address}/sign-off", {"reason": "it agrees", "expected_version": preview["version"]})
+    assert stale.json["preview"] == preview
+    assert (await client.post(f"{address}/sign-off", {})).status == 400, "it needs a reason"
     signature = signed.json["day"]["sign_off"]
     assert (signature["by"].startswith("key_"), signature["changed_since"]) == (True, False)
 
@@ -55,7 +59,7 @@ async def test_a_day_is_read_and_signed_off(
     assert (await client.get(f"/v1/days?before={YESTERDAY}")).json["days"] == []
     acts = await list_acts(resources.db, limit=3)
     assert [(act.action, act.subject, act.detail["of"]) for act in acts] == [
-        ("days.sign_off", account, YESTERDAY.isoformat())
+        ("day.sign_off", account, YESTERDAY.isoformat())
     ] * 2, "a dry run is no act"
 
 

@@ -87,7 +87,7 @@ async def test_one_is_sent_again_after_a_dry_run(client: Client, resources: Reso
     after = (await client.post(target, body)).json["notification"]
     assert (after["state"], after["next_at"] is not None) == ("delivered", True)
     assert (await client.post(target, body)).problem == "preview_outdated"
-    assert await acts(resources) == [("deliveries_resend", "msg_done", "they lost it")] * 2
+    assert await acts(resources) == [("notification.resend", "msg_done", "they lost it")] * 2
 
 
 @pytest.mark.usefixtures("order_no")
@@ -120,7 +120,7 @@ async def test_an_endpoint_is_paused_and_resumed(client: Client, resources: Reso
     assert (dry["preview"]["possible"], dry["paused"]) == (True, True)
     assert (await client.post("/v1/endpoints/resume", body)).json["paused"] is False
     assert (await client.post("/v1/endpoints/resume", body)).problem == "not_possible"
-    assert {act[0] for act in await acts(resources)} == {"deliveries_pause", "deliveries_resume"}
+    assert {act[0] for act in await acts(resources)} == {"endpoint.pause", "endpoint.resume"}
     assert (await client.post("/v1/endpoints/pause", body | {"endpoint": "shop"})).problem == "invalid_request"
 
 

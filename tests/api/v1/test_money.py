@@ -1,4 +1,4 @@
-"""Acts on orders and money over HTTP: a dry run, a reason, a row in the audit, and two keys for two persons."""
+"""Acts on orders and money over HTTP: a dry run, a reason, a row in the audit, and two operators for two persons."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,10 +8,12 @@ from msgspec.structs import replace
 from api.context import Context
 from api.http.asgi import App
 from core.acts import REASON_MAX
+from core.operators import Role
 from core.settings import Settings
 from runtime.resources import Resources
 from storage.postgres.api_keys import Scope, create_api_key
 from storage.postgres.audit import list_acts
+from storage.postgres.operators import insert_operator
 from tests.api.conftest import Channel, terms
 from tests.api.driver import Client
 
@@ -38,11 +40,29 @@ async def paid(client: Client, account: str, channel: Channel) -> Paid:
     return make
 
 
+KeyOf = Callable[[str], Awaitable[Client]]
+
+
 @pytest.fixture
-async def second(app: App[Context], resources: Resources) -> Client:
-    """A client with another key."""
-    _, text = await create_api_key(resources.db, "second")
-    return Client(app, api_key=text)
+def key_of(app: App[Context], resources: Resources) -> KeyOf:
+    """Make a client with a new key of an operator."""
+
+    async def make(operator: str) -> Client:
+        await insert_operator(resources.db, operator, Role.OPERATOR, "no hash of anything")  # once for each name
+        _, text = await create_api_key(resources.db, "a program", operator=operator)
+        return Client(app, api_key=text)
+
+    return make
+
+
+@pytest.fixture
+async def ann(key_of: KeyOf) -> Client:
+    return await key_of("ann")
+
+
+@pytest.fixture
+async def bob(key_of: KeyOf) -> Client:
+    return await key_of("bob")
 
 
 def refund_of(order: dict[str, str], **more: object) -> dict[str, object]:
@@ -65,7 +85,7 @@ async def test_a_part_is_refunded_once_for_each_key(client: Client, paid: Paid, 
     other = await client.post(address, refund_of(order, amount=1251))
     assert (other.status, other.problem) == (409, "refund_conflict")
     [row, *_] = await list_acts(resources.db, limit=1)
-    assert (row.action, row.subject, row.via) == ("money_refund", order["order_no"], "api")
+    assert (row.action, row.subject, row.via) == ("order.refund", order["order_no"], "api")
     assert row.detail == {"out_trade_no": order["out_trade_no"], "amount": 1251, "key": "ticket-77", "reason": REASON}
 
 
@@ -91,43 +111,64 @@ async def test_an_order_that_moved_is_not_acted_upon(client: Client, paid: Paid)
     address = f"/v1/orders/{order['order_no']}/refunds"
     stale = await client.post(address, refund_of(order, expected_version=1))
     assert (stale.status, stale.problem) == (409, "preview_outdated")
+    now = (await client.post(address, refund_of(order, dry_run=True))).json["preview"]
+    assert stale.json["preview"] == now
+    assert (now["possible"], now["version"] > 1) == (True, True)
     refused = await client.post(address, refund_of(order, amount=8889))
+    assert "preview" not in refused.json
     assert (refused.status, refused.problem) == (409, "not_possible")
     assert refused.json["detail"] == "So much is not left: 88.88 CNY can still go back."
 
 
-async def test_above_the_limit_another_key_has_to_agree(
-    client: Client, second: Client, paid: Paid, resources: Resources
+async def test_above_the_limit_the_key_of_another_operator_has_to_agree(
+    client: Client, ann: Client, bob: Client, key_of: KeyOf, paid: Paid, resources: Resources
 ) -> None:
+    """Two keys of one operator are one person, and keys of nobody are nobody."""
     order = await paid()
-    waiting = await client.post(f"/v1/orders/{order['order_no']}/refunds", refund_of(order, amount=5000))
+    of_nobody = await client.post(f"/v1/orders/{order['order_no']}/refunds", refund_of(order, amount=5000))
+    assert (of_nobody.status, of_nobody.problem) == (409, "not_possible")
+    assert "an API key of an operator" in of_nobody.json["detail"]
+    assert (await client.get("/v1/approvals")).json["approvals"] == []
+    waiting = await ann.post(f"/v1/orders/{order['order_no']}/refunds", refund_of(order, amount=5000))
     approval = waiting.json["approval"]
     assert (waiting.status, waiting.json["refund"], approval["decision"]) == (202, None, None)
     listed = (await client.get("/v1/approvals")).json
     assert ([row["id"] for row in listed["approvals"]], listed["next_id"]) == ([approval["id"]], None)
 
     address = f"/v1/approvals/{approval['id']}"
-    own = await client.post(f"{address}/approve", {"reason": "mine"})
-    assert (own.status, own.problem) == (409, "not_possible")
-    shown = await second.post(f"{address}/approve", {"reason": "seen", "dry_run": True})
+    assert approval["requested_by"] == "ann"
+    for own in (ann, await key_of("ann")):
+        refused = await own.post(f"{address}/approve", {"reason": "mine"})
+        assert (refused.status, refused.problem) == (409, "not_possible")
+        assert refused.json["detail"].startswith("Somebody else has to decide")
+    for act in ("approve", "decline"):
+        refused = await client.post(f"{address}/{act}", {"reason": "of nobody"})
+        assert (refused.status, refused.problem) == (409, "not_possible")
+        shown = (await client.post(f"{address}/{act}", {"reason": "of nobody", "dry_run": True})).json["preview"]
+        assert shown["refusal"]["key"] == "approval.needs_person"
+    shown = await bob.post(f"{address}/approve", {"reason": "seen", "dry_run": True})
     assert shown.json["preview"]["lines"][0]["key"] == "approval.asked_by"
-    approved = await second.post(f"{address}/approve", {"reason": "seen"})
+    approved = await bob.post(f"{address}/approve", {"reason": "seen"})
     assert (approved.status, approved.json["refund"]["amount"]) == (200, 5000)
     assert approved.json["approval"]["refund_no"] == approved.json["refund"]["refund_no"]
     assert (await client.get("/v1/approvals")).json["approvals"] == []
     assert len((await client.get("/v1/approvals?open=false&limit=1")).json["approvals"]) == 1
-    assert [action for action, _ in await acts(resources)] == ["money_refund", "money_approve", "money_approve"]
+    [row, *_] = await list_acts(resources.db, limit=1)
+    assert (row.by, row.via, row.action) == ("bob", "api", "refund.approve")
+    assert row.detail["key_id"].startswith("key_")
+    note = await resources.db.fetchval("SELECT note FROM order_events WHERE kind = 'refund_requested'")
+    assert note.endswith("by ann, approved by bob")
 
 
-async def test_a_declined_refund_is_not_made(client: Client, second: Client, paid: Paid) -> None:
+async def test_a_declined_refund_is_not_made(client: Client, ann: Client, bob: Client, paid: Paid) -> None:
     order = await paid()
-    waiting = await client.post(f"/v1/orders/{order['order_no']}/refunds", refund_of(order, amount=5000))
+    waiting = await ann.post(f"/v1/orders/{order['order_no']}/refunds", refund_of(order, amount=5000))
     address = f"/v1/approvals/{waiting.json['approval']['id']}"
-    shown = await second.post(f"{address}/decline", {"reason": "no", "dry_run": True})
+    shown = await bob.post(f"{address}/decline", {"reason": "no", "dry_run": True})
     assert shown.json["preview"]["lines"][0]["key"] == "approval.declines"
-    declined = await second.post(f"{address}/decline", {"reason": "the cup was fine"})
+    declined = await bob.post(f"{address}/decline", {"reason": "the cup was fine"})
     assert declined.json["approval"]["decision"] == "declined"
-    late = await second.post(f"{address}/approve", {"reason": "after all"})
+    late = await bob.post(f"{address}/approve", {"reason": "after all"})
     assert (late.status, late.problem) == (409, "not_possible")
     assert (await client.get(f"/v1/orders/{order['order_no']}")).json["refunds"] == []
 
@@ -186,10 +227,13 @@ async def test_an_account_is_switched_off_and_on(client: Client, account: str, r
     assert await resources.db.fetchval(sql, account)
     await client.post(f"/v1/accounts/{account}/disable", {"reason": REASON})
     assert not await resources.db.fetchval(sql, account)
+    again = await client.post(f"/v1/accounts/{account}/disable", {"reason": REASON})
+    assert (again.status, again.problem) == (409, "not_possible")
+    assert again.json["detail"] == "The account is switched off already."
     await client.post(f"/v1/accounts/{account}/enable", {"reason": REASON})
     assert await resources.db.fetchval(sql, account)
     assert (await client.post("/v1/accounts/none/disable", {"reason": REASON})).status == 404
-    assert await acts(resources) == [("money_disable", account), ("money_enable", account)]
+    assert await acts(resources) == [("account.disable", account), ("account.enable", account)]
 
 
 @pytest.mark.parametrize("path", ["/v1/approvals/x/approve", "/v1/approvals/9/approve", "/v1/cases/9/resolve"])

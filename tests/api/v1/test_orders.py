@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from runtime.resources import Resources
 from simulator.kernel.ledger import Key as LedgerKey
+from storage.postgres.audit import list_acts
 from tests.api.conftest import MERCHANT_ID, Channel, open_elsewhere, terms
 from tests.api.driver import Client
 from tests.servers import eventually
@@ -284,3 +285,38 @@ async def test_the_payer_reaches_the_channel_that_needs_one(
     assert (page.status, page.json["payments"][0]["checkout"]["kind"]) == (201, "redirect")
     ends_at = datetime.fromisoformat(page.json["payments"][0]["checkout"]["ends_at"])
     assert timedelta(minutes=4) < ends_at - datetime.fromisoformat(page.json["created_at"]) <= timedelta(minutes=5)
+
+
+async def test_a_close_has_a_dry_run_and_a_reason_and_needs_neither(
+    client: Client, account: str, resources: Resources
+) -> None:
+    order = (await client.post("/v1/orders", terms(account=account))).json
+    address = f"/v1/orders/{order['order_no']}/close"
+    shown = await client.post(address, {"dry_run": True})
+    assert [line["key"] for line in shown.json["preview"]["lines"]] == [
+        "close.asks", "close.if_unpaid", "order.not_notified"
+    ]  # fmt: skip
+    assert await list_acts(resources.db, limit=9) == [], "a dry run is no act"
+    assert (await client.get(f"/v1/orders/{order['order_no']}")).json["status"] == "paying"
+    closed = await client.post(address, {"reason": "the buyer has cancelled"})
+    assert (closed.status, closed.json["status"]) == (200, "closed")
+    assert (await client.post(address)).json["status"] == "closed"
+    bare, reasoned = await list_acts(resources.db, limit=9)
+    assert (bare.action, bare.detail) == ("order.close", {})
+    assert (reasoned.action, reasoned.detail) == ("order.close", {"reason": "the buyer has cancelled"})
+    assert (await client.post(address, {"reason": ""})).status == 400
+    assert (await client.post(address, {"why": "x"})).status == 400
+
+
+async def test_a_refresh_with_a_reason_is_an_act_of_a_person(
+    client: Client, account: str, resources: Resources
+) -> None:
+    order = (await client.post("/v1/orders", terms(account=account))).json
+    address = f"/v1/orders/{order['order_no']}/refresh"
+    assert (await client.post(address, {"dry_run": True})).json["preview"]["lines"][0]["key"] == "query.asks"
+    assert (await client.post(address)).status == 200
+    assert await list_acts(resources.db, limit=9) == []
+    assert (await client.post(address, {"reason": "the buyer wrote"})).json["order_no"] == order["order_no"]
+    [act] = await list_acts(resources.db, limit=9)
+    assert (act.action, act.subject, act.detail) == ("order.query", order["order_no"], {"reason": "the buyer wrote"})
+    assert (await client.post("/v1/orders/none/refresh", {"dry_run": True})).status == 404

@@ -42,8 +42,8 @@ async def test_a_file_is_uploaded_seen_and_done(
     assert (await client.get(f"/v1/statements/{confirmed['id']}")).json["status"] == "done"
     assert (await client.get(f"/v1/orders/{order_no}")).json["status"] == "paid"
     acts = {act.action: act for act in await list_acts(resources.db, limit=9)}
-    assert acts["days.upload"].detail == {"of": YESTERDAY.isoformat(), "bytes": len(content)}
-    assert acts["days.confirm_statement"].detail["reason"] == REASON["reason"]
+    assert acts["statement.upload"].detail == {"of": YESTERDAY.isoformat(), "bytes": len(content)}
+    assert acts["statement.confirm"].detail["reason"] == REASON["reason"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 
+from core.operators import Role
 from storage.postgres.api_keys import (
     ALL_SCOPES,
     Scope,
@@ -13,6 +14,7 @@ from storage.postgres.api_keys import (
     set_last_used,
 )
 from storage.postgres.database import Database
+from storage.postgres.operators import disable_operator, enable_operator, insert_operator, list_operators, set_role
 from tests.storage.postgres.tools import rows
 
 
@@ -91,3 +93,21 @@ async def test_the_latest_use_stays_whichever_process_writes_last(db: Database) 
     ages_s = {row["id"]: row["age_s"] for row in shown}
     assert 30 <= ages_s[one.id] < 900
     assert ages_s[two.id] is None
+
+
+async def test_a_key_is_an_operators_and_has_no_more_rights_than_that(db: Database) -> None:
+    await insert_operator(db, "ann", Role.OPERATOR, "a hash")
+    key, text = await create_api_key(db, "a program", operator="ann")
+    assert await find_api_key(db, digest_of(text)) == key
+    assert key.operator == "ann"
+    assert (await list_api_keys(db))[0].operator == "ann"
+    await set_role(db, "ann", Role.VIEWER)
+    found = await find_api_key(db, digest_of(text))
+    assert found is not None
+    assert found.scopes == ALL_SCOPES - {Scope.OPERATE}
+    assert [row.keys for row in await list_operators(db)] == [1]
+    await disable_operator(db, "ann")
+    assert await find_api_key(db, digest_of(text)) is None
+    assert [row.valid for row in await list_api_keys(db)] == [False]
+    await enable_operator(db, "ann")
+    assert await find_api_key(db, digest_of(text)) is not None

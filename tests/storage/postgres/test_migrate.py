@@ -66,6 +66,8 @@ ALL = [
     "0044_payments_by_refund.sql",
     "0045_find_by_channel_refund.sql",
     "0051_cases_open_by_reason.sql",
+    "0053_keys_of_operators.sql",
+    "0054_audit_kept.sql",
     "0055_statement_attempts.sql",
     "0057_refused_claims.sql",
     "0058_refused_by_claim.sql",

@@ -5,6 +5,7 @@ import asyncio
 from core.lifecycle import on_deadline
 from storage.postgres.backlog import read_backlog
 from storage.postgres.database import Database
+from storage.postgres.deliveries import resend
 from storage.postgres.leases import DueRow
 from storage.postgres.notifications import (
     Outgoing,
@@ -14,7 +15,6 @@ from storage.postgres.notifications import (
     give_up,
     list_dead_letters,
     reschedule,
-    resend_dead_letters,
     walk_due,
 )
 from tests.servers import eventually
@@ -168,19 +168,11 @@ async def test_a_dead_letter_is_sent_again_from_its_first_attempt(db: Database) 
     assert await reschedule(db, outgoing, attempt=16, delay_s=0.0, status="500") == 2
     outgoing = await claimed(db, notification_id, arm_no=2)
     await give_up(db, outgoing, "500")
-    assert await resend_dead_letters(db, notification_id) == [(notification_id, 3)]
+    (resent,) = await resend(db, [notification_id], is_paced=False)
+    assert (resent.id, resent.arm_no) == (notification_id, 3)
     again = await claimed(db, notification_id, arm_no=3)
     assert (again.attempt, again.body) == (1, outgoing.body)
     assert await list_dead_letters(db) == []
-
-
-async def test_all_dead_letters_or_one_are_sent_again(db: Database) -> None:
-    ids = [await dead(db, f"A-{n}") for n in range(3)]
-    await to_deliver(db, "A-9")
-    assert [one for one, _ in await resend_dead_letters(db, ids[0])] == [ids[0]]
-    assert sorted(one for one, _ in await resend_dead_letters(db, None)) == sorted(ids[1:])
-    assert await resend_dead_letters(db, None) == []
-    assert await resend_dead_letters(db, "msg_unknown") == []
 
 
 async def test_a_resent_notification_is_not_given_up_by_an_older_attempt(db: Database) -> None:
@@ -188,7 +180,7 @@ async def test_a_resent_notification_is_not_given_up_by_an_older_attempt(db: Dat
     notification_id = await to_deliver(db)
     late = await claimed(db, notification_id, lease_s=0.0)
     await give_up(db, await claimed(db, notification_id), "500")
-    assert len(await resend_dead_letters(db, notification_id)) == 1
+    assert len(await resend(db, [notification_id], is_paced=False)) == 1
     await give_up(db, late, "timeout")
     assert await list_dead_letters(db) == []
     assert await claim(db, notification_id, 30.0, arm_no=2) is not None
@@ -203,5 +195,4 @@ async def test_a_dead_letter_that_a_newer_version_made_pointless_is_not_sent(db:
     await give_up(db, await claimed(db, committed.notification_id), "500")
     await commit_evidence(db, "A-1", paid())
     assert await list_dead_letters(db) == []
-    assert await resend_dead_letters(db, None) == []
     assert await count(db, "notifications", "dead_at IS NOT NULL AND superseded_at IS NOT NULL") == 1

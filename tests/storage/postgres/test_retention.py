@@ -1,9 +1,11 @@
 """Rows that are over and old are deleted in batches; open ones stay, however old it is."""
 
+import asyncpg
 import pytest
 
 from core.order import CaseReason
 from storage.postgres import callbacks, inbox, retention
+from storage.postgres.audit import delete_old_acts, list_acts
 from storage.postgres.cases import resolve_case
 from storage.postgres.database import Database
 from tests.sealed import SEALER
@@ -151,3 +153,33 @@ async def test_left_payers_are_found_among_the_orders_that_have_one(db: Database
     plan = [row[0] for row in await db.fetch("EXPLAIN " + retention._LEFT_PAYERS.replace("$1", "100"))]
     assert any("Index Scan using orders_with_payer" in line for line in plan)
     assert any("Index Cond: (expires_at < now())" in line for line in plan)
+
+
+async def test_rows_of_the_audit_end_after_their_time_and_never_within_a_year(db: Database) -> None:
+    for days in (5000, 3000, 2558, 2500, 366, 364):
+        await db.execute(
+            "INSERT INTO audit (at, by, via, action, subject)"
+            " VALUES (now() - make_interval(days => $1), 'alice', 'api', 'order.close', $1::text)",
+            days,
+        )
+    assert await delete_old_acts(db, keep_days=2557, limit=2) == 2
+    assert await delete_old_acts(db, keep_days=2557, limit=2) == 1
+    assert await delete_old_acts(db, keep_days=2557, limit=2) == 0
+    assert await delete_old_acts(db, keep_days=1, limit=9) == 2, "a year at least, whatever is asked"
+    assert [row.subject for row in await list_acts(db, limit=9)] == ["364"]
+
+
+async def test_nothing_else_deletes_a_row_of_the_audit_however_old(db: Database) -> None:
+    await db.execute(
+        "INSERT INTO audit (at, by, via, action) VALUES (now() - interval '9 years', 'alice', 'api', 'order.close')"
+    )
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="neither changed nor deleted"):
+        await db.execute("DELETE FROM audit")
+    young = "INSERT INTO audit (by, via, action) VALUES ('alice', 'api', 'order.close')"
+    await db.execute(young)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):  # as the function would, and of a young row
+        await db.execute(
+            "WITH allowed AS (SELECT set_config('nodrop.deletes_old_acts', 'yes', true))"
+            " DELETE FROM audit WHERE at > now() - interval '1 day' AND (SELECT true FROM allowed)"
+        )
+    assert await count(db, "audit") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from storage.postgres.cases import IS_OPEN
 from storage.postgres.database import Database
 
 COUNT_MAX = 100
@@ -22,8 +23,9 @@ class OpenWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COUNT = f"""
-SELECT (SELECT count(*) FROM (SELECT FROM cases WHERE resolved_at IS NULL AND id > 0
-                               AND opened_at > '-infinity' LIMIT {COUNT_MAX}) c) AS cases,
+SELECT (SELECT count(*) FROM (SELECT FROM cases
+                               WHERE {IS_OPEN} AND (opened_at, id) > ('-infinity'::timestamptz, 0)
+                               ORDER BY opened_at, id LIMIT {COUNT_MAX}) c) AS cases,
        (SELECT count(*) FROM (SELECT FROM notifications
                                WHERE dead_at IS NOT NULL AND delivered_at IS NULL AND superseded_at IS NULL
                                  AND dead_at > '-infinity' LIMIT {COUNT_MAX}) n) AS dead_letters,

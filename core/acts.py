@@ -14,7 +14,7 @@ import msgspec
 from core.act_sentences import SENTENCES
 from core.errors import InvalidRequest
 from core.money import decimal_text
-from core.sentences import Sentence
+from core.sentences import Sentence, Term
 
 REASON_MAX = 500
 """Characters of a reason: a sentence or two for those who read it later."""
@@ -32,7 +32,7 @@ class Sum(msgspec.Struct, frozen=True):
         return f"{decimal_text(self.amount, self.currency)} {self.currency}"
 
 
-Figure = str | int | Sum
+Figure = str | int | Sum | Term
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Line(msgspec.Struct, frozen=True):
     @property
     def sentence(self) -> Sentence:
         """The same as a part of another sentence."""
-        values = {name: figure if isinstance(figure, int) else str(figure) for name, figure in self.figures.items()}
+        values = {name: each if isinstance(each, int | Term) else str(each) for name, each in self.figures.items()}
         return Sentence(SENTENCES[self.key], **values)
 
 

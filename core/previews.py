@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.acts import Line, Preview, Sum
+from core.acts import Figure, Line, Preview, Sum
 from core.dispute import DisputeKind, unsettled
-from core.evidence import Evidence, Paid, Refunded, Unclear, kind_of
+from core.evidence import Evidence, Paid, Refunded, Unclear, kind_term
 from core.lifecycle import (
     LatePolicy,
     RefundRequest,
@@ -21,6 +21,7 @@ from core.lifecycle import (
 )
 from core.lifecycle.refunding import REFUNDS_MAX
 from core.order import OrderState, OrderStatus, Origin, Payment, Refund, RefundStatus
+from core.sentences import Sentence, Term
 
 APPROVAL_HOURS = 72
 """Life of a refund that waits for a second operator: over a weekend. After that somebody has to want it again."""
@@ -34,7 +35,7 @@ def refund_preview(state: OrderState, request: RefundRequest, *, wrong_amount: s
     version = state.order.version
     known = known_refund(state, request)
     if known is not None:
-        line = Line("refund.known", {"refund_no": known.refund_no, "status": known.status})
+        line = Line("refund.known", {"refund_no": known.refund_no, "status": Term("order.refund_", known.status)})
         other = Line("refund.other_terms", {"refund_no": known.refund_no})
         is_same = is_same_refund(known, request)
         return Preview(lines=(line,) if is_same else (), refusal=None if is_same else other, version=version)
@@ -57,7 +58,7 @@ def refund_preview(state: OrderState, request: RefundRequest, *, wrong_amount: s
             "refund.leaves",
             {"left": Sum(left - amount, payment.currency), "whole": Sum(payment.amount, payment.currency)},
         ),
-        Line("order.stays", {"status": state.order.status}),
+        Line("order.stays", {"status": Term("orders.status_", state.order.status)}),
         Line("order.not_notified" if state.order.notify_url is None else "refund.is_notified"),
     ]
     if not request.approved_by and needs_approval(state, amount, request.alone_max):
@@ -157,7 +158,7 @@ def query_preview(state: OrderState, rules: Rules) -> Preview:
 
 def evidence_line(account: str, number: str, evidence: Evidence) -> Line:
     """The answer of a channel about a number."""
-    figures: dict[str, str | int | Sum] = {"account": account, "number": number}
+    figures: dict[str, Figure] = {"account": account, "number": number}
     if isinstance(evidence, Paid | Refunded):
         figures |= {
             "amount": Sum(evidence.amount, evidence.currency),
@@ -167,7 +168,12 @@ def evidence_line(account: str, number: str, evidence: Evidence) -> Line:
             return Line("attach.says_paid", figures)
         gone = "?" if evidence.refunded_amount is None else Sum(evidence.refunded_amount, evidence.currency)
         return Line("attach.says_refunded", figures | {"refunded": gone})
-    says = f"{kind_of(evidence)} ({evidence.reason})" if isinstance(evidence, Unclear) else kind_of(evidence)
+    says = kind_term(evidence)
+    if isinstance(evidence, Unclear):
+        return Line(
+            "attach.says_other",
+            figures | {"evidence": Sentence("{kind} ({reason})", kind=says, reason=evidence.reason)},
+        )
     return Line("attach.says_other", figures | {"evidence": says})
 
 
@@ -201,7 +207,7 @@ def attach_preview(
         return Preview(lines=(says,), refusal=refusal, version=order.version)
     effects = {
         OrderStatus.PAID: Line("attach.comes_twice"),
-        OrderStatus.CLOSED: Line("attach.comes_late", {"policy": policy}),
+        OrderStatus.CLOSED: Line("attach.comes_late", {"policy": Term("policy.", policy)}),
     }
     lines = (
         says,

@@ -26,7 +26,7 @@ from core.lifecycle import (
 from core.money import minor_units
 from core.order import OrderState, Payment, Refund
 from core.previews import APPROVAL_HOURS, refund_preview, refund_refusal
-from core.sentences import Sentence
+from core.sentences import Sentence, Term
 from flows.commit import commit_decision
 from runtime.resources import Resources
 from storage.postgres.orders import find_state
@@ -333,7 +333,10 @@ def _approval_refusal(approval: Approval, state: OrderState, request: RefundRequ
 def _refusal(approval: Approval, by: str) -> Line | None:
     """The reason why this operator cannot decide about it."""
     if approval.decision is not None:
-        return Line("approval.decided", {"by": approval.decided_by or "", "decision": approval.decision})
+        return Line(
+            "approval.decided",
+            {"by": approval.decided_by or "", "decision": Term("money.decision_", approval.decision)},
+        )
     if approval.is_expired:
         return Line("approval.expired")
     return Line("approval.own") if approval.requested_by == by else None

@@ -72,10 +72,7 @@ def _tag(facts: OrderFacts) -> str:
 
 def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
     """The names of the templates."""
-    state, language, sight = facts.state, visit.lang, visit.sight
-    words = {
-        key.removeprefix("reason."): text for key, text in visit.language.texts.items() if key.startswith("reason.")
-    }
+    state, language, sight, texts = facts.state, visit.lang, visit.sight, visit.language.texts
     phrases = {case.detail: case.phrase for case in facts.cases}
     sentences = {detail: word_plainly(visit, detail, phrase) for detail, phrase in phrases.items()}
     return {
@@ -86,12 +83,12 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
         "page_status": public_status(state.order, state.payments, state.disputes),
         "sums": _sums(state),
         "steps": [
-            (step, sight.text(tell_next(_in_words(step, words, sentences), language))) for step in next_steps(facts)
+            (step, sight.text(tell_next(_in_words(step, texts, sentences), language))) for step in next_steps(facts)
         ],
         "entries": [
             (
                 entry,
-                sight.text(tell(_in_words(entry, words, sentences), language)),
+                sight.text(tell(_in_words(entry, texts, sentences), language)),
                 who(entry, language),
                 details_of(entry),
             )
@@ -108,12 +105,21 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
 _T = TypeVar("_T", Entry, Step)
 
 
-def _in_words(row: _T, words: Mapping[str, str], sentences: Mapping[str, str]) -> _T:
-    """The entry or step with the reason of a case in words, and its detail in the reader's language."""
-    reason = row.values.get("reason", "")
-    texts = {"reason": words[reason]} if reason in words else {}
-    texts |= {name: sentences[text] for name in ("detail", "note") if (text := row.values.get(name, "")) in sentences}
-    return replace(row, values={**row.values, **texts}) if texts else row
+_WORDS = {
+    "reason": ("reason.", "callbacks.verdict_"),
+    "says": ("callbacks.kind_", "callbacks.verdict_"),
+    "outcome": ("outcome.",),
+    "kind": ("dispute_kind.",),
+}
+"""Beginnings of the keys of texts of a value's words, by the name of the value."""
+
+
+def _in_words(row: _T, texts: Mapping[str, str], sentences: Mapping[str, str]) -> _T:
+    """The entry or step with words of ours, and with the detail of a case, in the reader's language."""
+    keys = {name: [f"{each}{row.values.get(name)}" for each in prefixes] for name, prefixes in _WORDS.items()}
+    changed = {name: texts[key] for name, several in keys.items() for key in reversed(several) if key in texts}
+    changed |= {name: sentences[text] for name in ("detail", "note") if (text := row.values.get(name, "")) in sentences}
+    return replace(row, values={**row.values, **changed}) if changed else row
 
 
 def _sums(state: OrderState) -> list[tuple[str, int | None, str]]:

@@ -19,6 +19,7 @@ from core.previews import (
     refund_preview,
     refund_refusal,
 )
+from core.sentences import Term
 from tests.core.states import (
     ALIPAY,
     NOW,
@@ -214,7 +215,7 @@ def test_attaching_says_what_the_channel_says_and_what_becomes_of_the_order() ->
     late = attach(a_state(closed_order(**SILENT)))
     assert (keys(late)[2:], late.lines[2].figures) == (
         ["attach.comes_late", "order.not_notified"],
-        {"policy": LatePolicy.FLAG},
+        {"policy": Term("policy.", LatePolicy.FLAG)},
     )
     assert keys(attach(a_state(paid_order(), paid_payment(live=True))))[2] == "attach.comes_twice"
     assert warnings(late) == []

@@ -18,9 +18,9 @@ from bench.buyer import Unexpected
 from bench.console_rows import ENDPOINT, PAID, PAUSED
 from core.rollups import SPANS
 from storage.postgres.callback_history import CallbackState
+from storage.postgres.cursors import encode_cursor
 from storage.postgres.database import Database
 from storage.postgres.deliveries import Listed
-from storage.postgres.orders import encode_cursor
 
 Address = Callable[[int], str]
 """The address of a page in its turn n."""

@@ -88,15 +88,7 @@ def _parts(visit: Visit, seen: Overview) -> dict[str, Any]:
             ),
             draw.lines("orders", {"placed": "placed", "paid": "paid", "closed": "closed"}),
             draw.stacked("lost", ["unheard"], lambda _, bucket: bucket.unheard),
-            charts.histogram(
-                "repair",
-                _text(visit, "overview.chart_repair"),
-                _text(visit, "overview.chart_repair_about"),
-                _slots(visit, seen.histogram_s),
-                seen.repaired_slots,
-                _text(visit, "overview.payments"),
-                draw.words(_text(visit, "overview.duration")),
-            ),
+            draw.histogram("repair", seen.histogram_s, seen.repaired_slots, "payments"),
             draw.lines("calls", {"calls": "calls", "calls_unanswered": "unanswered"}),
             draw.lines("notified", {"delivered": "delivered", "dead": "dead"}),
         ],
@@ -118,24 +110,8 @@ def _account_parts(visit: Visit, seen: AccountOverview) -> dict[str, Any]:
             ),
             draw.lines("heard", {"paid": "paid", "callbacks": "callbacks", "unheard": "unheard"}),
             draw.lines("calls", {"calls": "calls", "calls_unanswered": "unanswered"}),
-            charts.histogram(
-                "latency",
-                _text(visit, "overview.chart_latency"),
-                _text(visit, "overview.chart_latency_about"),
-                _slots(visit, seen.call_histogram_s),
-                seen.call_slots,
-                _text(visit, "overview.calls"),
-                draw.words(_text(visit, "overview.duration")),
-            ),
-            charts.histogram(
-                "speed",
-                _text(visit, "overview.chart_speed"),
-                _text(visit, "overview.chart_speed_about"),
-                _slots(visit, seen.histogram_s),
-                seen.paid_slots,
-                _text(visit, "overview.payments"),
-                draw.words(_text(visit, "overview.duration")),
-            ),
+            draw.histogram("latency", seen.call_histogram_s, seen.call_slots, "calls"),
+            draw.histogram("speed", seen.histogram_s, seen.paid_slots, "payments"),
         ],
     }
 
@@ -186,6 +162,11 @@ class _Drawing:
             for field, key in fields.items()
         ]
         return charts.lines(name, *self._titles(name), self._places, series, self.words())
+
+    def histogram(self, name: str, bounds_s: Sequence[float], counts: Sequence[int], unit: str) -> Markup:
+        """Bars of durations, whose `counts` are of the `unit`, the key of a text."""
+        label, words = _text(self._visit, f"overview.{unit}"), self.words(_text(self._visit, "overview.duration"))
+        return charts.histogram(name, *self._titles(name), _slots(self._visit, bounds_s), counts, label, words)
 
     def _titles(self, name: str) -> tuple[str, str]:
         return _text(self._visit, f"overview.chart_{name}"), _text(self._visit, f"overview.chart_{name}_about")

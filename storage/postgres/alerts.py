@@ -12,10 +12,9 @@ from datetime import datetime
 import msgspec
 
 from core.alerts import Condition, Judgement, OpenAlert, Rule
-from core.errors import InvalidRequest
 from core.sentences import encode_phrase
+from storage.postgres.cursors import decode_cursor, encode_cursor
 from storage.postgres.database import Database, storable
-from storage.postgres.orders import decode_cursor, encode_cursor
 
 KEEP_DAYS = 90
 """Alerts stay so long after they were cleared."""
@@ -161,7 +160,12 @@ WITH old AS (
 )
 DELETE FROM alerts WHERE id = ANY(ARRAY(SELECT id FROM old))"""
 
+
 _ID = re.compile(r"alr_[0-9a-f]{1,64}", re.ASCII)
+
+
+def _is_id(key: str) -> bool:
+    return _ID.fullmatch(key) is not None
 
 
 async def find_open(db: Database) -> list[OpenAlert]:
@@ -202,9 +206,7 @@ async def list_alerts(
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    at, after = decode_cursor(cursor)
-    if after is not None and not _ID.fullmatch(after):
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
+    at, after = decode_cursor(cursor, _is_id)
     rows = await db.fetch(_LIST, is_open, at, after, limit + 1)
     found = [AlertRow(**dict(row)) for row in rows[:limit]]
     last = found[-1] if len(rows) > limit else None

@@ -12,12 +12,11 @@ from uuid import UUID
 
 import msgspec
 
-from core.errors import InvalidRequest
 from core.evidence import UNREADABLE, Evidence, Unclear, kind_of
 from storage.postgres.callback_bodies import open_body
+from storage.postgres.cursors import decode_cursor, encode_cursor
 from storage.postgres.database import Database
 from storage.postgres.inbox import evidence_decoder
-from storage.postgres.orders import decode_cursor, encode_cursor
 from storage.postgres.refused_callbacks import open_refused
 from storage.sealing import Sealer
 
@@ -223,9 +222,7 @@ async def list_callbacks(
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    at, after = decode_cursor(cursor)
-    if after is not None and not _is_id(after):
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
+    at, after = decode_cursor(cursor, _is_id)
     place: tuple[object, ...] = (at, None if after is None else UUID(after), since)
     of_account = () if account is None else (account,)
     rows: list[CallbackRow] = []

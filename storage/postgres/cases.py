@@ -4,16 +4,14 @@ are those about accounts, and here they are read and resolved.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 
 import msgspec
 
-from core.errors import InvalidRequest
 from core.order import CaseReason
 from core.sentences import encode_phrase
+from storage.postgres.cursors import decode_numbered, encode_cursor
 from storage.postgres.database import Database
-from storage.postgres.orders import decode_cursor, encode_cursor
 
 
 class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +49,6 @@ class CaseCount(msgspec.Struct, frozen=True, kw_only=True):
 
 _COLUMNS = """id, order_no, channel_account AS account, out_trade_no, reason, detail, opened_at, resolved_at,
        resolution, by, assignee, assigned_at, version, phrase, resolution_phrase"""
-_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 IS_OPEN = "resolved_at IS NULL AND id > 0"
 """As in the indexes of open cases by time and by reason, which no other statement may use: they are not by key."""
 
@@ -148,7 +145,7 @@ async def list_cases(
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    at, number = _position(cursor)
+    at, number = decode_numbered(cursor)
     statement = _list(
         is_of_order=order_no is not None,
         open_only=open_only,
@@ -193,10 +190,3 @@ async def open_account_case(db: Database, account: str, reason: CaseReason, *, d
 async def resolve_cases(db: Database, order_no: str, reason: CaseReason, *, resolution: str, by: str) -> int:
     """Resolve all open cases of an order with this reason; return how many."""
     return await db.execute(_RESOLVE_ALL, order_no, reason, resolution, by)
-
-
-def _position(cursor: str | None) -> tuple[datetime | None, int | None]:
-    at, after = decode_cursor(cursor)
-    if after is not None and not _ID.fullmatch(after):
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
-    return at, None if after is None else int(after)

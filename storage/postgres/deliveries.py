@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from core.deliveries import Attempt, Chosen, NotificationState, Standing
+from storage.postgres.cursors import decode_cursor, encode_cursor, is_text
 from storage.postgres.database import Database
 from storage.postgres.leases import FREE
 from storage.postgres.notifications import ENDPOINT, HELD_S, IS_PAUSED
-from storage.postgres.orders import decode_cursor, encode_cursor
 
 READ_MAX = 10_000
 """Rows that a page reads at most to find those that are chosen."""
@@ -214,7 +214,7 @@ async def list_notifications(
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    at, after = decode_cursor(cursor)
+    at, after = decode_cursor(cursor, is_text)
     is_whole = choice.endpoint is None and choice.since is None and _INDEXES[choice.listed].only == "true"
     read_max = limit + 1 if is_whole else max(READ_MAX, limit + 1)
     found = await db.fetch(_LISTS[choice.listed], at, after, read_max, choice.since, choice.endpoint, limit + 1)

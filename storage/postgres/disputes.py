@@ -11,8 +11,8 @@ import msgspec
 
 from core.dispute import Dispute, DisputeState
 from core.errors import InvalidRequest
+from storage.postgres.cursors import decode_cursor, encode_cursor
 from storage.postgres.database import Database
-from storage.postgres.orders import decode_cursor, encode_cursor
 
 _COLUMNS = """dispute_id, channel_account, out_trade_no, order_no, kind, state, opened_at, changed_at, amount, currency,
        reason, outcome, respond_by"""
@@ -37,7 +37,7 @@ SELECT {_COLUMNS} FROM disputes
 
 _FIND = f"SELECT {_COLUMNS} FROM disputes WHERE dispute_id = $1 ORDER BY channel_account, out_trade_no LIMIT $2"
 
-_KEY = re.compile(r"([^\n]*)\n([^\n]*)\n([^\n]*)")
+_KEY = re.compile(r"[^\n\0]*\n[^\n\0]*\n[^\n\0]*")
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 """The moment of those without one, as in the index."""
 
@@ -71,13 +71,11 @@ async def find_disputes(db: Database, dispute_id: str, *, limit: int = 20) -> li
 
 
 def _position(cursor: str | None) -> tuple[datetime | None, tuple[str, str, str]]:
-    at, after = decode_cursor(cursor)
+    at, after = decode_cursor(cursor, lambda key: _KEY.fullmatch(key) is not None)
     if after is None:
         return None, ("", "", "")
-    match = _KEY.fullmatch(after)
-    if match is None:
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
-    return at, (match[1], match[2], match[3])
+    account, number, dispute_id = after.split("\n")
+    return at, (account, number, dispute_id)
 
 
 def _cursor_after(dispute: Dispute, state: DisputeState | None) -> str:

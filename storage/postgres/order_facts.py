@@ -70,14 +70,17 @@ async def find_facts(db: Database, order_no: str) -> OrderFacts | None:
     )
 
 
+def _key(account: str | None, number: str | None) -> PaymentKey | None:
+    return None if account is None or number is None else PaymentKey(account, number)
+
+
 def _event(row: TimelineEntry) -> EventFact:
-    key = None if row.account is None or row.out_trade_no is None else PaymentKey(row.account, row.out_trade_no)
     return EventFact(
         at=row.at,
         kind=row.kind,
         by=row.by,
         version=row.version,
-        key=key,
+        key=_key(row.account, row.out_trade_no),
         note=row.note,
         evidence=row.evidence,
         api_key=row.api_key,
@@ -85,12 +88,11 @@ def _event(row: TimelineEntry) -> EventFact:
 
 
 def _case(row: CaseRow) -> CaseFact:
-    key = None if row.account is None or row.out_trade_no is None else PaymentKey(row.account, row.out_trade_no)
     return CaseFact(
         id=row.id,
         reason=row.reason,
         opened_at=row.opened_at,
-        key=key,
+        key=_key(row.account, row.out_trade_no),
         detail=row.detail,
         resolved_at=row.resolved_at,
         resolution=row.resolution,

@@ -15,14 +15,12 @@ import msgspec
 
 from core.errors import InvalidRequest
 from core.order import OrderState, OrderStatus
+from storage.postgres.cursors import decode_cursor, encode_cursor, is_number, is_text
 from storage.postgres.database import Database
-from storage.postgres.orders import decode_cursor, encode_cursor, find_states
+from storage.postgres.orders import find_states
 
 WALKED_MAX = 10_000
 """Rows that one page looks at: some 50 ms."""
-
-DIGITS_MAX = 18
-"""Of a bigint."""
 
 
 class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,14 +235,11 @@ async def walk_by_filter(
 
 
 def _place_in(walk: _Walk, cursor: str | None) -> _After:
-    at, key = decode_cursor(cursor)
+    is_named = walk.key_type == "text"
+    at, key = decode_cursor(cursor, is_text if is_named else is_number)
     if at is None or key is None:
         return None
-    if walk.key_type == "text":
-        return at, key
-    if not (key.isascii() and key.isdecimal() and len(key) <= DIGITS_MAX):
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is")
-    return at, int(key)
+    return at, key if is_named else int(key)
 
 
 def _page(walk: _Walk, wanted: OrderFilter, after: _After, limit: int) -> tuple[str, list[object]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from core.dispute import Dispute
-from core.errors import InvalidRequest
 from core.evidence import Evidence
 from core.lifecycle import named_payment, other_named
 from core.order import CaseReason, Order, OrderState, OrderStatus, Origin, Payment, PaymentKey, Pending, Refund
+from storage.postgres.cursors import decode_cursor, encode_cursor, is_text
 from storage.postgres.database import Database, storable
 from storage.postgres.gathered import Gathered
 from storage.postgres.payments import PAYMENT_JSON, find_payments_by_ids
@@ -198,7 +197,7 @@ async def list_orders(
     Raises:
         InvalidRequest: the cursor is not one of ours.
     """
-    at, order_no = decode_cursor(cursor)
+    at, order_no = decode_cursor(cursor, is_text)
     rows = await db.fetch(_LIST, status, account, created_after, created_before, at, order_no, limit + 1)
     states = [_order_state(row["state"]) for row in rows[:limit]]
     last = rows[limit - 1] if len(rows) > limit else None
@@ -222,26 +221,6 @@ async def timeline(db: Database, order_no: str) -> list[TimelineEntry]:
         )
         for row in rows
     ]
-
-
-def encode_cursor(at: datetime, key: str) -> str:
-    """An opaque place in a listing."""
-    return urlsafe_b64encode(msgspec.json.encode([at, key])).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
-    """The place, or nothing without a cursor.
-
-    Raises:
-        InvalidRequest: the cursor is not one of ours.
-    """
-    if cursor is None:
-        return None, None
-    try:
-        text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return msgspec.json.decode(text, type=tuple[Annotated[datetime, msgspec.Meta(tz=True)], str])
-    except (ValueError, msgspec.DecodeError):
-        raise InvalidRequest("cursor: use next_cursor of the page before, as it is") from None
 
 
 def _order_state(text: str) -> OrderState:

@@ -17,8 +17,9 @@ from storage.postgres.cases import (
     resolve_case,
     resolve_cases,
 )
+from storage.postgres.cursors import encode_cursor
 from storage.postgres.database import Database
-from storage.postgres.orders import encode_cursor, find_now
+from storage.postgres.orders import find_now
 from tests.storage.postgres.tools import commit_evidence, count, number, paid, placed, rows
 
 

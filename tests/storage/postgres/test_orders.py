@@ -9,10 +9,9 @@ import pytest
 
 from core.errors import InvalidRequest
 from core.order import OrderState, OrderStatus, PaymentKey
+from storage.postgres.cursors import encode_cursor
 from storage.postgres.database import Database
 from storage.postgres.orders import (
-    decode_cursor,
-    encode_cursor,
     find_now,
     find_state,
     find_state_by_page_token,
@@ -173,12 +172,6 @@ async def test_orders_are_found_by_status_account_and_time(db: Database) -> None
     assert await listed(db, created_after=first, created_before=first + timedelta(microseconds=1)) == ["A-1"]
 
 
-def test_a_cursor_leads_back_to_its_place() -> None:
-    assert decode_cursor(encode_cursor(AT, "A-1")) == (AT, "A-1")
-    assert decode_cursor(None) == (None, None)
-    assert set(encode_cursor(AT, "A-1?&/+ü")) <= set("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_")
-
-
 @pytest.mark.parametrize(
     "cursor",
     [
@@ -192,6 +185,9 @@ def test_a_cursor_leads_back_to_its_place() -> None:
         "WyIyMDI2LTAzLTAxVDEyOjAwOjAwIiwieCJd",  # a time without its zone
         "bm90IGpzb24",
         "[" * 300,
+        encode_cursor(AT, "A\0"),
+        encode_cursor(AT, "A 1"),
+        encode_cursor(AT, ""),
     ],
 )
 async def test_a_cursor_that_is_not_ours_is_refused(db: Database, cursor: str) -> None:

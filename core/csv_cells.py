@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -11,6 +12,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 https://owasp.org/www-community/attacks/CSV_Injection
 """
 
+_INVISIBLE = re.compile(r"\A[\s\x00-\x1f\x7f-\xa0\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")
+"""Characters in front of a formula that nobody sees, and that a spreadsheet may drop."""
+
 
 def safe_cell(value: object) -> str:
     """The cell of a value. A text that a spreadsheet would run begins with an apostrophe; numbers stay numbers."""
@@ -19,7 +23,8 @@ def safe_cell(value: object) -> str:
     text = str(value)
     if isinstance(value, int | Decimal):
         return text
-    return f"'{text}" if text.lstrip(" \u00a0\ufeff").startswith(_FORMULA) else text
+    is_formula = text.startswith(_FORMULA) or _INVISIBLE.sub("", text).startswith(_FORMULA)
+    return f"'{text}" if is_formula else text
 
 
 def csv_line(values: Iterable[object]) -> str:

@@ -140,14 +140,24 @@ async def _verify(resources: Resources, passwords: Passwords, attempt: Attempt, 
     if operator is None or hashed is None or operator.disabled_at is not None or operator.is_over:
         await _note_failure(resources, attempt, operator, "password" if hashed is None else "over", via)
         return None
-    if operator.totp is not None and not await check_code(resources, operator, operator.totp, attempt.code):
-        await _note_failure(resources, attempt, operator, "code", via)
+    if operator.totp is not None and (wrong := await _wrong_code(resources, operator, operator.totp, attempt.code)):
+        await _note_failure(resources, attempt, operator, wrong, via)
         return None
     await _write(resources, operator.name, ActName.SIGN_IN, {"address": attempt.address}, via)
     for key, limit in limits:
         await give_back(db, key, limit)
     await keep(db, place, KNOWN_S)
     return _Known(operator, None if hashed == operator.password else hashed)
+
+
+async def _wrong_code(resources: Resources, operator: Operator, sealed: bytes, code: str) -> str:
+    """The reason why the code opens nothing; empty: it does. Too many tries are no other answer than a wrong code: else
+    a stranger who guesses passwords would learn which one is right.
+    """
+    try:
+        return "" if await check_code(resources, operator, sealed, code) else "code"
+    except TooManyRequests:
+        return "codes"
 
 
 # -- limits and rows ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
@@ -543,11 +544,29 @@ async def test_the_same_code_at_the_same_time_signs_one_in(
 async def test_codes_are_not_tried_one_after_another(
     app: App[Context], secret: str, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five by somebody who knows the password, then one in ten minutes."""
+    """Five by somebody who knows the password, then one in ten minutes, and no other answer tells of that."""
     monkeypatch.setattr(flow, "PER_ADDRESS", Limit(100, 1.0))
     monkeypatch.setattr(flow, "PER_NAME", Limit(100, 1.0))
     answers = [(await Browser(app).sign_in(code="000000")).status for _ in range(7)]
-    assert answers == [401] * 5 + [429] * 2
+    assert answers == [401] * 7
+    assert (await Browser(app).sign_in(code=code_at(resources, secret))).status == 401, "a right one is not looked at"
+    wrong = await resources.db.fetch("SELECT detail->>'wrong' AS wrong FROM audit WHERE action = 'sign_in.failed'")
+    assert Counter(row["wrong"] for row in wrong) == {"code": 5, "codes": 3}
+    await resources.db.execute("DELETE FROM sign_in_limits")
+    assert (await Browser(app).sign_in(code=code_at(resources, secret))).status == 303
+
+
+async def test_with_codes_no_answer_tells_whether_the_password_was_right(
+    app: App[Context], secret: str, resources: Resources
+) -> None:
+    """Status and text of each try, until the limits and beyond them."""
+
+    async def tries(password: str) -> list[tuple[int, str]]:
+        answers = [await Browser(app).sign_in(password=password, code="000000") for _ in range(12)]
+        await resources.db.execute("DELETE FROM sign_in_limits")
+        return [(each.status, re.sub(r'value="[^"]*"|[0-9]+', "", each.body.decode())) for each in answers]
+
+    assert await tries(PASSWORD) == await tries("a wrong one, as long")
 
 
 @pytest.mark.parametrize(("steps", "found"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)])

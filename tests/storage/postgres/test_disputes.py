@@ -103,8 +103,10 @@ async def test_a_dispute_never_goes_back(db: Database, move: str) -> None:
 async def test_a_payment_keeps_the_world_in_which_it_was_started(db: Database) -> None:
     await placed(db, payment=terms_of(KEY, live=False))
     assert (await get_state(db)).live is False
-    await started(db, "A-1", PaymentKey("wechat", "wechat-A-1"), live=True)
-    assert (await get_state(db)).live is None
+    await started(db, "A-1", PaymentKey("wechat", "wechat-A-1"), live=False)
+    await started(db, "A-1", PaymentKey("stripe", "stripe-A-1"), live=True)
+    state = await get_state(db)
+    assert ([payment.live for payment in state.payments], state.live) == ([False, False], False)
 
 
 # -- lists for operators -----------------------------------------------------------------------------------------------

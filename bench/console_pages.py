@@ -73,15 +73,13 @@ async def find_places(db: Database) -> Places:
         assert row is not None, "the lists have rows"
         return encode_cursor(row["at"], str(row["id"]))
 
-    act = await db.fetchrow(_LAST_ACT)
-    assert act is not None, "there are acts"
     return Places(
         order=await cursor(_LAST_ORDER),
         paid=await cursor(_LAST_PAID),
         delivered=await cursor(_LAST_DELIVERED),
         callback=await cursor(_LAST_CALLBACK),
         case=await cursor(_LAST_CASE),
-        act=f"{act['at'].isoformat()}~{act['id']}",
+        act=await cursor(_LAST_ACT),
         closing=datetime.now(UTC).date() - timedelta(days=85),
     )
 
@@ -240,9 +238,10 @@ def _of_the_rest(places: Places, values: Values) -> dict[str, str]:
             "rare act": {"action": "rare"},
             "person, rare act": {"by": "anna", "action": "rare"},
             "person without such an act": {"by": "anna", "action": "none"},
-            "person, days": {"by": "p-1", "until": week_ago},
+            "person, days": {"by": "p-7", "until": week_ago},
+            "nobody": {"by": "nobody"},
             "subject": {"subject": values["orders"][1]},
-            "person, other subject": {"by": "p-1", "subject": values["orders"][1]},
+            "person, other subject": {"by": "p-7", "subject": values["orders"][1]},
             "act, other subject": {"action": "order.query", "subject": "nothing"},
             "last page": {"before": places.act},
         },

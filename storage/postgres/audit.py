@@ -20,14 +20,14 @@ INSERT INTO audit (by, via, action, subject, detail) VALUES ($1, $2, $3, $4, $5:
 _FIND = """
 SELECT id, at, by, via, action, subject, detail::text, role FROM audit
  WHERE {conditions}
- ORDER BY at DESC, id DESC
+ ORDER BY {order}
  LIMIT $1"""
 # An act has had several names: the newest rows of each, by the index of one name.
 _FIND_NAMED = """
 SELECT found.* FROM unnest($2::text[]) AS names(name) CROSS JOIN LATERAL (
     SELECT id, at, by, via, action, subject, detail::text, role FROM audit
      WHERE {conditions}
-     ORDER BY at DESC, id DESC
+     ORDER BY {order}
      LIMIT $1) AS found
  ORDER BY at DESC, id DESC
  LIMIT $1"""
@@ -96,31 +96,55 @@ async def find_acts(db: Database, filters: Filters, *, limit: int) -> list[Audit
     return [AuditRow(**{**row, "detail": msgspec.json.decode(row["detail"])}) for row in rows]
 
 
+_KEYS = (
+    (("subject",), "{subject}"),
+    (("by", "action"), "ARRAY[{by}, {action}]"),
+    (("by",), "{by}"),
+    (("action",), "{action}"),
+    ((), ""),
+)
+"""The indexes, by the columns in them and what comes before time and id: the first whose columns are all wanted."""
+
+
 def statement_of(filters: Filters) -> tuple[str, list[object]]:
-    """The statement with the conditions that are wanted, so that its plan is by an index that fits them, and the values
-    from $2 on.
+    """The statement with the conditions that are wanted, and the values from $2 on.
+
+    What its index begins with is compared as a part of the key, and is in the order. A plain `by = $2` would be left
+    out of the order; then the planner reads all acts by their time until enough of that person have come, which of a
+    rare one is all there are.
     """
     values = list[object]()
-    conditions = ["true"]
+
+    def place(value: object) -> str:
+        values.append(value)
+        return f"${len(values) + 1}"
+
     names = () if filters.action is None else names_of(filters.action)
-    if len(names) > 1:
-        values.append(names)
-        conditions = ["action = names.name"]
-    for condition, value in (
-        ("by = $", filters.by),
-        ("action = $", names[0] if len(names) == 1 else None),
-        ("subject = $", filters.subject),
-        ("at >= $", filters.since),
-        ("at < $", filters.until),
-    ):
-        if value is not None:
-            values.append(value)
-            conditions.append(f"{condition}{len(values) + 1}")
-    if filters.before is not None:
-        values += filters.before
-        conditions.append(f"(at, id) < (${len(values)}, ${len(values) + 1})")
-    sql = _FIND_NAMED if len(names) > 1 else _FIND
-    return sql.format(conditions=" AND ".join(conditions)), values
+    has_several = len(names) > 1
+    wanted = {"action": names if has_several else next(iter(names), None), "by": filters.by, "subject": filters.subject}
+    named = {column: place(value) for column, value in wanted.items() if value is not None}
+    columns, key = next(each for each in _KEYS if named.keys() >= set(each[0]))
+    is_each = has_several and "action" in columns
+    ends = [] if filters.until is None else [(filters.until, 0)]
+    ends += [] if filters.before is None else [filters.before]
+    end_at, end_id = min(ends, default=(None, 0))
+    of_name = named | ({"action": "names.name"} if is_each else {})
+    first = [key.format(**{column: column for column in columns})] if key else []
+    value = [key.format(**of_name)] if key else []
+    end = f"coalesce({place(end_at)}::timestamptz, 'infinity')", f"{place(end_id)}::bigint"
+    since = f"coalesce({place(filters.since)}::timestamptz, '-infinity')"
+    conditions = [
+        f"({', '.join((*first, 'at', 'id'))}) < ({', '.join((*value, *end))})",
+        f"({', '.join((*first, 'at'))}) >= ({', '.join((*value, since))})",
+        *(
+            f"{column} = ANY({name}::text[])" if has_several and column == "action" else f"{column} = {name}"
+            for column, name in named.items()
+            if column not in columns
+        ),
+    ]
+    order = ", ".join(f"{column} DESC" for column in (*first, "at", "id"))
+    sql = _FIND_NAMED if is_each else _FIND
+    return sql.format(conditions=" AND ".join(conditions), order=order), values
 
 
 def cursor_of(row: AuditRow) -> str:

@@ -66,6 +66,7 @@ ALL = [
     "0044_payments_by_refund.sql",
     "0045_find_by_channel_refund.sql",
     "0051_cases_open_by_reason.sql",
+    "0052_audit_by_person_and_action.sql",
     "0053_keys_of_operators.sql",
     "0054_audit_kept.sql",
     "0055_statement_attempts.sql",

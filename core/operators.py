@@ -15,6 +15,9 @@ The longest bounds what is hashed for a stranger."""
 
 _DIFFERENT_MIN = 5
 
+KEY_ID = re.compile(r"key_[0-9a-f]{12}", re.ASCII)
+"""Id of an API key. Where a name stands, it is a key of nobody, and no person."""
+
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,39}", re.ASCII)
 
 
@@ -44,7 +47,7 @@ def check_name(name: str) -> str:
     Raises:
         InvalidRequest: it has not the form of one.
     """
-    if _NAME.fullmatch(name) is None:
+    if _NAME.fullmatch(name) is None or KEY_ID.fullmatch(name) is not None:
         raise InvalidRequest("a name is 1 to 40 small letters, digits, dots, hyphens or underscores, a letter first")
     return name
 

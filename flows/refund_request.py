@@ -24,6 +24,7 @@ from core.lifecycle import (
     refundable_amount,
 )
 from core.money import minor_units
+from core.operators import KEY_ID
 from core.order import OrderState, Payment, Refund
 from core.previews import APPROVAL_HOURS, refund_preview, refund_refusal
 from core.sentences import Sentence, Term
@@ -339,6 +340,8 @@ def _refusal(approval: Approval, by: str) -> Line | None:
         )
     if approval.is_expired:
         return Line("approval.expired")
+    if KEY_ID.fullmatch(approval.requested_by) is not None:  # by an earlier release
+        return Line("approval.needs_person")
     return Line("approval.own") if approval.requested_by == by else None
 
 

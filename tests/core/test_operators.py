@@ -25,7 +25,7 @@ def test_a_name(name: str) -> None:
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "A", "1a", "a b", "a" * 41, "ä", "a\n", ".a", "a/b"])
+@pytest.mark.parametrize("name", ["", "A", "1a", "a b", "a" * 41, "ä", "a\n", ".a", "a/b", "key_0123456789ab"])
 def test_no_name(name: str) -> None:
     with pytest.raises(InvalidRequest, match="small letters"):
         check_name(name)

@@ -250,3 +250,31 @@ async def test_pages_of_approvals_end_where_the_next_begins(sale: Sale) -> None:
     await decline_refund(sale.harness.resources, ids[0], by="bob", reason="no")
     assert [row.id for row in await list_approvals(db)] == ids[:0:-1]
     assert [row.id for row in await list_approvals(db, open_only=False)] == ids[::-1]
+
+
+async def test_who_is_not_known_neither_asks_nor_decides(sale: Sale) -> None:
+    """A key of nobody, and a name on the command line without its password."""
+    resources, reason = sale.harness.resources, "one cup was broken"
+    large, small = await sale.wish(5000, "ticket-77"), await sale.wish(1000, "ticket-78")
+    with pytest.raises(NotPossible, match="has to know who asks"):
+        await request_refund(resources, large, by="ann", reason=reason, is_proven=False)
+    assert await list_approvals(resources.db) == []
+    approval = await waiting(sale)
+    for decision in (
+        approve_refund(resources, approval.id, by="bob", is_proven=False),
+        decline_refund(resources, approval.id, by="bob", reason="no", is_proven=False),
+    ):
+        with pytest.raises(NotPossible, match="has to know who asks"):
+            await decision
+    preview = await preview_approval(resources, approval.id, by="bob", is_proven=False)
+    assert preview.refusal is not None
+    assert preview.refusal.key == "approval.needs_person"
+    below = await request_refund(resources, small, by="ann", reason=reason, is_proven=False)
+    assert below.refund is not None, "below the limit nobody has to be known"
+
+
+async def test_nobody_agrees_to_what_a_key_of_nobody_has_asked_for(sale: Sale) -> None:
+    """By an earlier release."""
+    approval = await waiting(sale, by="key_0123456789ab")
+    with pytest.raises(NotPossible, match="has to know who asks"):
+        await approve_refund(sale.harness.resources, approval.id, by="bob")

@@ -208,9 +208,15 @@ async def test_one_turn_of_the_retention_deletes_what_the_settings_say(
     db = resources.db
     await db.execute("UPDATE callbacks SET handled_at = now() - interval '181 days'")
     await db.execute("UPDATE notifications SET delivered_at = now() - interval '91 days'")
+    await db.execute(
+        "INSERT INTO audit (at, by, via, action)"
+        " SELECT now() - days * interval '1 day', 'x', 'api', 'order.close' FROM unnest('{2558, 2556}'::int[]) days"
+    )
+    assert settings.audit_keep_days == 2557
     assert (settings.callbacks_keep_days, settings.notifications_keep_days, settings.cases_keep_days) == (180, 90, 365)
     assert await delete_old(resources) is False
     assert await db.fetchval("SELECT (SELECT count(*) FROM callbacks) + (SELECT count(*) FROM notifications)") == 0
+    assert await db.fetchval("SELECT count(*) FROM audit") == 1
 
 
 async def leave_payer(harness: FlowHarness, state: OrderState, *, ends_in_s: int) -> None:

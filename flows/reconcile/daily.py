@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, time, timedelta
 
-from core.errors import ChannelError, UnknownAccount
+import structlog
+
+from core.errors import ChannelError, NodropError, UnknownAccount
 from flows.reconcile.run import reconcile_day
 from flows.reconcile.unlisted import day_bounds
 from runtime.resources import Resources
@@ -14,6 +16,8 @@ from storage.postgres.reconciliation.runs import finished_days
 
 DAYS_MAX = 7
 """Days that are caught up by themselves. After a longer outage an operator names the days."""
+
+log = structlog.get_logger()
 
 
 async def reconcile_due(resources: Resources) -> bool:
@@ -38,6 +42,10 @@ async def _reconcile_account(resources: Resources, row: AccountRow, ready_at: ti
             return False
         except ChannelError:  # logged by the run; it is not due again for a while
             continue
+        except NodropError:
+            raise
+        except Exception:  # the same, and a fault of ours
+            log.exception("statement_broke", account=row.name)
     return False
 
 

@@ -603,6 +603,20 @@ async def test_a_statement_whose_totals_differ_is_read_again_later_and_does_not_
     assert 50 < float(str(await daily_reconciliation.harness.fetch_value(sql))) <= 60
 
 
+async def test_a_statement_that_breaks_the_parser_holds_back_neither_other_days_nor_the_turn(
+    daily_reconciliation: ReconciliationHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(_self: Channel, _statement: IO[bytes]) -> Iterator[StatementItem]:
+        raise KeyError("column")
+
+    monkeypatch.setattr(type(daily_reconciliation.account.channel), "parse_statement", parse)
+    assert not await reconcile_due(daily_reconciliation.resources)
+    runs = await list_reconciliations(daily_reconciliation.resources.db)
+    assert [(run.status, run.last_error) for run in runs] == [("failed", "KeyError")] * 7
+    assert not await reconcile_due(daily_reconciliation.resources), "none is due again for a while"
+    assert len(await list_reconciliations(daily_reconciliation.resources.db)) == 7
+
+
 def state_totals(reconciliation: ReconciliationHarness, patched: pytest.MonkeyPatch, *, stated: int) -> None:
     """Let the statement end with its number of rows, as other channels' do."""
     channel = reconciliation.account.channel

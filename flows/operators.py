@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.acts import Line, Preview
 from core.errors import InvalidRequest, NotFound
 from core.operators import Role, check_name, check_password
-from core.sentences import Sentence
+from core.sentences import Sentence, Term
 from runtime.passwords import Passwords, one_time_password
 from storage.postgres import operators
 from storage.postgres.database import Database
@@ -16,7 +16,7 @@ async def preview_adding(db: Database, name: str, role: Role) -> Preview:
     check_name(name)
     if await operators.find_operator(db, name) is not None:
         return Preview(lines=(), refusal=Line("operator.exists", {"name": name}))
-    return Preview(lines=(Line("operator.is_added", {"name": name, "role": role}),))
+    return Preview(lines=(Line("operator.is_added", {"name": name, "role": Term("role.", role)}),))
 
 
 async def preview_disabling(db: Database, name: str) -> Preview:
@@ -49,8 +49,8 @@ async def preview_role(db: Database, name: str, role: Role) -> Preview:
     """Effects of another role. Raises NotFound."""
     row = await _find(db, name)
     if row.role is role:
-        return Preview(lines=(), refusal=Line("operator.has_role", {"name": name, "role": role}))
-    becomes = Line("operator.becomes", {"name": name, "before": row.role, "role": role})
+        return Preview(lines=(), refusal=Line("operator.has_role", {"name": name, "role": Term("role.", role)}))
+    becomes = Line("operator.becomes", {"name": name, "before": Term("role.", row.role), "role": Term("role.", role)})
     return Preview(lines=(becomes, Line("operator.loses", {"sessions": row.sessions})))
 
 

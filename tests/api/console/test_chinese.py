@@ -1,18 +1,22 @@
 """The console in Chinese: no page of a filled database has an English sentence of ours."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from html.parser import HTMLParser
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from msgspec.structs import replace
 
 from api.console.routes import ROWS
+from api.console.texts import LANGUAGES
 from channels.base import StatementRow
+from core.admission import CallKind
 from core.alerts import (
+    WRONG_CLOCKS,
     Broken,
     EndpointCount,
     Facts,
@@ -27,8 +31,12 @@ from core.alerts import (
     find_conditions,
     judge,
 )
+from core.decision import Outcome
+from core.dispute import DisputeKind, DisputeState
+from core.evidence import EvidenceKind
+from core.lifecycle import LatePolicy
 from core.operators import Role
-from core.order import CaseReason
+from core.order import CaseReason, OrderStatus, PaymentStatus, RefundStatus
 from core.reconciliation import CASES, Difference, Finding, judge_unknown
 from core.sentences import Amount, Moment, Sentence
 from core.settings import Settings
@@ -62,6 +70,17 @@ DATA = ("bdi", "code", "pre", "script", "style", "kbd")
 
 SAID = ("alt", "aria-label", "placeholder", "title")
 """Attributes with texts that a reader gets."""
+
+ROOT = Path(__file__).parents[3]
+CHINESE_FILES = (
+    *sorted(ROOT.glob("api/*/languages/zh.toml")),
+    ROOT / "api/console/sentences/zh.toml",
+    ROOT / "flows/guides/zh.toml",
+)
+OTHER_WORDS = ("回调", "工单", "操作员", "号码", "工作进程", "后台进程")
+"""Words for which the glossary has others: 异步通知, 待处理事项, 运维人员, 单号, worker."""
+
+KINDS = ("pending", "callbacks", "notifications", "refunds")
 
 WITHOUT_PAGE = ("/ops/static/{name}", "/ops/signin")
 
@@ -108,6 +127,36 @@ def test_english_is_found_where_it_is_ours() -> None:
     ]
 
 
+@pytest.mark.parametrize("path", CHINESE_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_there_is_one_chinese_word_for_each_thing(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert [word for word in OTHER_WORDS if word in text] == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words"),
+    [
+        ("alerts.clock_", WRONG_CLOCKS),
+        ("alerts.kind_", KINDS),
+        ("callbacks.kind_", get_args(EvidenceKind)),
+        ("dispute_kind.", DisputeKind),
+        ("dispute_state.", DisputeState),
+        ("money.decision_", ("approved", "declined")),
+        ("order.payment_", PaymentStatus),
+        ("order.refund_", RefundStatus),
+        ("orders.status_", OrderStatus),
+        ("outcome.", Outcome),
+        ("overview.call_", CallKind),
+        ("policy.", LatePolicy),
+        ("reason.", CaseReason),
+        ("role.", Role),
+    ],
+)
+def test_every_word_of_a_sentence_has_a_text(prefix: str, words: Iterable[str]) -> None:
+    for lang, language in LANGUAGES.items():
+        assert [word for word in words if f"{prefix}{word}" not in language.texts] == [], lang
+
+
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return replace(settings, alert_url="https://alerts.example/x", alert_secret=settings.notify_secrets)
@@ -134,7 +183,6 @@ def everything_wrong() -> Facts:
 
 
 ALERTED = ("订单 A-1 的事项 1 未解决：有争议", "main 的查单调用没有应答，已熔断", "w-1 的时钟与数据库时间矛盾")
-KINDS = ("pending", "callbacks", "notifications", "refunds")
 LOW = Thresholds(overdue_s=1.0, endpoint_s=1.0, paused_s=1.0, reconciled_s=1.0, workers_min=3)
 
 

@@ -5,7 +5,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
 from tests import rsa_keys
 from tests.databases import ReusedDatabase
+from tests.kept_pools import KeptPools
 from tests.preloaded import Preloaded
 from tests.servers import find_chromium
 
@@ -57,6 +58,9 @@ serve the channels' side over HTTP."""
 
 _LONG = {folder: rank for rank, folder in enumerate(("scenarios", "browser", "bench", "fuzz", "oracles"))}
 """Folders of long tests, longest first: at the end every core still has short ones, and no core waits for another."""
+
+KEEPS_POOLS = frozenset({"api", "flows", "worker"})
+"""Folders whose tests are not about the sessions of Postgres."""
 
 SERVER_FIXTURES = frozenset({"servers_home", "chromium"})
 """Every fixture of a server, a database or a browser uses one of these."""
@@ -172,16 +176,31 @@ def template_database(postgres: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture(scope="session")
-def reused_database(postgres: EmbeddedPostgres, template_database: str) -> Iterator[ReusedDatabase]:
-    database = ReusedDatabase(postgres, template_database)
+async def kept_pools() -> AsyncIterator[KeptPools]:
+    pools = KeptPools(asyncio.get_running_loop())
+    with pools.replacing_pools():
+        yield pools
+
+
+@pytest.fixture(scope="session")
+def reused_database(
+    postgres: EmbeddedPostgres, template_database: str, kept_pools: KeptPools
+) -> Iterator[ReusedDatabase]:
+    database = ReusedDatabase(postgres, template_database, kept_pools)
     yield database
     database.close()
 
 
 @pytest.fixture
-def database_url(reused_database: ReusedDatabase) -> Iterator[str]:
+def new_sessions() -> None:
+    """For a test of the sessions of Postgres in a folder of others."""
+
+
+@pytest.fixture
+def database_url(reused_database: ReusedDatabase, request: pytest.FixtureRequest) -> Iterator[str]:
     """A migrated database without a row. What a test leaves there is gone for the next."""
-    yield reused_database.lend()
+    is_about_sessions = _folder_of(request.node) not in KEEPS_POOLS or "new_sessions" in request.fixturenames
+    yield reused_database.lend(keeps_pools=not is_about_sessions)
     reused_database.take_back()
 
 

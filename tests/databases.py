@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 
 from demo.embedded import EmbeddedPostgres
+from tests.kept_pools import KeptPools
 
 TIMEOUT_S = 60.0
 
@@ -39,7 +40,8 @@ SELECT md5(string_agg(part, E'\\n' ORDER BY part)) FROM (
 
 _END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
- WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+   AND pid <> ALL($1::int[])"""
 
 # Rows written since Postgres counts, which a session reports before it ends: into what the schema consists of, and into
 # each table. Two tables are filled by the migrations.
@@ -73,9 +75,10 @@ class ReusedDatabase:
     It keeps a connection of its own to it, on a loop that runs in a thread: a test's own loop may be running.
     """
 
-    def __init__(self, postgres: EmbeddedPostgres, template: str) -> None:
+    def __init__(self, postgres: EmbeddedPostgres, template: str, pools: KeptPools) -> None:
         self._postgres = postgres
         self._template = template
+        self._pools = pools
         self._schema = ""
         self._schema_written = 0
         self._inserted: dict[str, int] = {}
@@ -84,17 +87,23 @@ class ReusedDatabase:
         self._loop = asyncio.new_event_loop()
         self._thread = ThreadPoolExecutor(max_workers=1)
 
-    def lend(self) -> str:
-        """URL of the empty database, which is created when there is none."""
+    def lend(self, *, keeps_pools: bool = False) -> str:
+        """URL of the empty database, which is created when there is none. With `keeps_pools` the pools of this test and
+        of the tests before it are one; else all its sessions are new.
+        """
         if not self._name:
             self._name = f"test_{uuid4().hex}"
             self._postgres.create_database(self._name, self._template)
             self._run(self._connect())
+        if keeps_pools:
+            self._pools.keep(self._name)
+        elif self._pools.let_go(self._name):
+            self._run(self._end_sessions([]))
         return self._postgres.url(self._name)
 
     def take_back(self) -> None:
         """End the sessions that a test has left behind, and empty the database or drop it."""
-        if not self._run(self._empty()):
+        if not self._run(self._empty(self._pools.pids())):
             self._drop()
 
     def close(self) -> None:
@@ -104,6 +113,7 @@ class ReusedDatabase:
         self._loop.close()
 
     def _drop(self) -> None:
+        self._pools.let_go(self._name)
         self._run(self._disconnect())
         self._postgres.drop_database(self._name)
         self._name = ""
@@ -121,10 +131,10 @@ class ReusedDatabase:
     async def _disconnect(self) -> None:
         self._connection.terminate()
 
-    async def _empty(self) -> bool:
+    async def _empty(self, kept: list[int]) -> bool:
         """Whether the database is as it was when it was created. Not if a test has ended our session, too."""
         try:
-            await self._connection.execute(_END_SESSIONS)
+            await self._end_sessions(kept)
             written = await self._connection.fetchrow(_WRITTEN, [*_OF_SCHEMA, "migrations"])
             if written["schema"] != self._schema_written:
                 if await self._connection.fetchval(_SCHEMA) != self._schema:
@@ -134,6 +144,9 @@ class ReusedDatabase:
         except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError):
             return False
         return True
+
+    async def _end_sessions(self, kept: list[int]) -> None:
+        await self._connection.fetch(_END_SESSIONS, kept)
 
     async def _delete_rows(self, written: Mapping[str, Any]) -> None:
         inserted = dict(zip(written["tables"], written["inserted"], strict=True))

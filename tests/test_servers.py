@@ -8,7 +8,9 @@ import pytest
 from demo.embedded import EmbeddedRedis, free_port
 from demo.embedded.child import is_alive
 from tests.databases import ReusedDatabase
+from tests.kept_pools import KeptPools
 from tests.servers import Process, eventually
+from tests.storage.postgres.tools import opened
 
 
 async def test_eventually_returns_the_first_truthy_answer() -> None:
@@ -105,3 +107,34 @@ async def test_a_session_that_a_test_left_behind_is_ended(reused_database: Reuse
     reused_database.take_back()
     with pytest.raises(asyncpg.PostgresConnectionError):
         await connection.fetchval("SELECT 1")
+
+
+@pytest.mark.parametrize("_run", [1, 2])
+async def test_sessions_that_are_kept_keep_no_row_and_no_setting(
+    reused_database: ReusedDatabase, kept_pools: KeptPools, _run: int
+) -> None:
+    url = reused_database.lend(keeps_pools=True)
+    before = kept_pools.pids()
+    async with opened(url) as database:
+        assert await database.fetchval("SELECT count(*) FROM accounts") == 0
+        assert await database.fetchval("SELECT current_setting('work_mem')") != "77kB"
+        assert not before or await database.fetchval("SELECT pg_backend_pid()") in before, "it is not opened anew"
+        await database.execute("INSERT INTO accounts (name, channel, sealed) VALUES ('left-behind', 'sandbox', '')")
+        await database.execute("SET work_mem = '77kB'")
+    reused_database.take_back()
+    assert kept_pools.pids()
+
+
+async def test_a_session_that_is_kept_is_ended_for_tests_of_sessions(
+    reused_database: ReusedDatabase, kept_pools: KeptPools
+) -> None:
+    async with opened(reused_database.lend(keeps_pools=True)) as database:
+        await database.fetchval("SELECT 1")
+    reused_database.take_back()
+    assert kept_pools.pids()
+    connection = await asyncpg.connect(reused_database.lend())
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'nodrop'"
+    assert await connection.fetchval(sql) == 0
+    assert kept_pools.pids() == []
+    await connection.close()
+    reused_database.take_back()

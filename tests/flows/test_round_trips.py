@@ -28,6 +28,8 @@ from tests.servers import eventually
 from worker.jobs import FUNCTIONS
 from worker.lane import LaneWorker
 
+pytestmark = pytest.mark.usefixtures("new_sessions")  # which are watched from their beginning
+
 STATEMENTS_MAX = 6
 WRITING_MAX = 6
 REDIS_COMMANDS_MAX = 46

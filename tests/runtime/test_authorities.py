@@ -29,7 +29,7 @@ def authorities(case: str, directory: Path) -> dict[str, str]:
 
 @pytest.mark.servers
 @pytest.mark.parametrize("case", [EMPTY, MISSING, NONE_AT_ALL])
-@pytest.mark.parametrize("argv", ["api", "worker", "cli orders refresh A-1"])
+@pytest.mark.parametrize("argv", ["api", "worker", "cli orders refresh A-1 --reason tests"])
 async def test_without_authorities_the_variable_is_named(argv: str, case: str, tmp_path: Path) -> None:
     if case == NONE_AT_ALL and sys.platform == "darwin":
         pytest.skip("no variable takes the authorities of this system away")

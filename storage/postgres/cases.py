@@ -13,6 +13,9 @@ from core.sentences import encode_phrase
 from storage.postgres.cursors import decode_numbered, encode_cursor
 from storage.postgres.database import Database
 
+COUNT_MAX = 100_000
+"""Open cases that the inbox counts: with its index it reads no row of the table."""
+
 
 class CaseRow(msgspec.Struct, frozen=True, kw_only=True):
     """One case. `account` and `out_trade_no` name the payment, when it is about one. `assignee` works on it since
@@ -100,7 +103,8 @@ def _list(*, is_of_order: bool, open_only: bool, oldest_first: bool, has_reason:
 _COUNTS = f"""
 SELECT reason, count(*) AS open, count(*) FILTER (WHERE assignee IS NULL) AS unassigned,
        count(*) FILTER (WHERE assignee = $1) AS mine, min(opened_at) AS oldest_at
-  FROM cases WHERE {IS_OPEN}
+  FROM (SELECT reason, assignee, opened_at FROM cases WHERE {IS_OPEN}
+         ORDER BY opened_at, id LIMIT {COUNT_MAX}) AS oldest
  GROUP BY reason ORDER BY min(opened_at)"""
 _GET = f"SELECT {_COLUMNS} FROM cases WHERE id = $1"
 _ASSIGN = f"""
@@ -161,7 +165,9 @@ async def list_cases(
 
 
 async def count_open_cases(db: Database, *, mine: str = "") -> list[CaseCount]:
-    """Open cases by reason, that with the oldest first. `mine`: the operator whose own are counted."""
+    """Open cases by reason, that with the oldest first, among the oldest `COUNT_MAX`. `mine`: the operator whose own
+    are counted.
+    """
     return [CaseCount(**dict(row)) for row in await db.fetch(_COUNTS, mine)]
 
 

@@ -52,6 +52,14 @@ async def test_a_number_that_names_several_or_none_is_a_list_of_them(signed_in: 
     assert (await console.post("/ops/orders/find", {"number": "x" * 301})).status == 400
 
 
+async def test_a_number_that_is_nobodys_leads_operators_to_its_channel(signed_in: SignedIn) -> None:
+    link = 'href="/ops/lookup?number=2026%26x"'
+    for role, is_there in ((Role.VIEWER, False), (Role.OPERATOR, True)):
+        page = await (await signed_in(role)).get("/ops/orders?number=2026%26x")
+        assert "Nothing here has this number" in page.body.decode()
+        assert (link in page.body.decode()) is is_there
+
+
 async def test_a_link_that_is_no_ones_is_in_no_address(signed_in: SignedIn) -> None:
     console = await signed_in(Role.VIEWER)
     found = await console.post("/ops/orders/find", {"number": f"https://pay.test/o/{'x' * 22}"})

@@ -34,7 +34,7 @@ ROLLED_UP_S = 75.0
 """A worker makes the figures of the overview once a minute."""
 
 OPERATOR = "alice"
-SCREEN = ViewportSize(width=1000, height=950)
+SCREEN = ViewportSize(width=1200, height=1000)
 ORDER_NO = "tea-2026-1127"
 
 

@@ -211,8 +211,9 @@ async def read_overview(resources: Resources, span: Span) -> Overview:
     """
     db = resources.db
     now = await find_now(db)
-    rows = await rollups.read(db, span.step, span.since(now))
-    silent = await find_silent_accounts(db)
+    rows, silent, waiting = await asyncio.gather(
+        rollups.read(db, span.step, span.since(now)), find_silent_accounts(db), list_endpoints(db, limit=WAITING_MAX)
+    )
     live, channels = await asyncio.gather(_live(resources), _channels(resources))
     by_name, by_bucket = _summed(rows)
     of_all = merged(by_name[Scope.ALL].values())
@@ -232,7 +233,7 @@ async def read_overview(resources: Resources, span: Span) -> Overview:
         repaired_slots=list(histogram(total, "repaired_s", SPAN_BOUNDS_S)),
         buckets=_buckets(by_bucket, span, now),
         accounts=_accounts(by_name[Scope.ACCOUNT], channels, {each.account for each in silent}),
-        endpoints=_endpoints(by_name[Scope.ENDPOINT], await list_endpoints(db, limit=WAITING_MAX), now),
+        endpoints=_endpoints(by_name[Scope.ENDPOINT], waiting, now),
         silent=silent,
         live=live,
     )

@@ -20,7 +20,7 @@ from storage.postgres.database import Database
 from storage.postgres.leases import FREE
 from storage.postgres.notifications import ENDPOINT, HELD_S, IS_PAUSED
 
-READ_MAX = 10_000
+READ_MAX = 5_000
 """Rows that a page reads at most to find those that are chosen."""
 
 COUNT_MAX = 50_000

@@ -17,7 +17,7 @@ from storage.postgres.database import Database
 from storage.postgres.leases import FREE
 from storage.postgres.notifications import ENDPOINT
 
-READ_MAX = 10_000
+READ_MAX = 5_000
 """Undelivered notifications that are counted, those due first, and given up ones, the newest: each is on a page of the
 table of its own, and those of an outage are many.
 """

@@ -19,7 +19,7 @@ from storage.postgres.cursors import decode_cursor, encode_cursor, is_number, is
 from storage.postgres.database import Database
 from storage.postgres.orders import find_states
 
-WALKED_MAX = 10_000
+WALKED_MAX = 5_000
 """Rows that one page looks at: some 50 ms."""
 
 

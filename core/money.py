@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 from core.errors import InvalidRequest
-from core.sentences import Sentence
 
 AMOUNT_MAX = 10**14
 """Largest amount in minor units: far above any payment, far below the exact range of int8 and IEEE doubles."""
@@ -56,6 +55,8 @@ def minor_units(text: str, currency: str) -> int:
     places = exponent(currency)
     whole, fraction = match[1], match[2] or ""
     if len(fraction) > places:
+        from core.sentences import Sentence  # noqa: PLC0415 - which writes amounts
+
         raise InvalidRequest(Sentence("{currency} has {places} decimal places", currency=currency, places=places))
     return int(whole + fraction.ljust(places, "0"))
 

@@ -12,15 +12,17 @@ from typing import Self
 
 import msgspec
 
+from core.money import decimal_text
+
 
 class Amount(msgspec.Struct, frozen=True, tag=True):
-    """Money in minor units. In English the number alone: its currency is a word of the sentence."""
+    """Money in minor units. In English the decimal number alone: its currency is a word of the sentence."""
 
     minor: int
     currency: str
 
     def __str__(self) -> str:
-        return str(self.minor)
+        return f"{'-' if self.minor < 0 else ''}{decimal_text(abs(self.minor), self.currency)}"
 
 
 class Term(msgspec.Struct, frozen=True, tag=True):

@@ -22,6 +22,7 @@ from core.order import ACCOUNT_NAME
 from core.rollups import SPANS, Step
 from flows.ending import find_certificates
 from flows.overview import AccountOverview, BucketFigures, Overview, PaidFigures, read_account, read_overview
+from storage.postgres.accounts import list_accounts
 from storage.postgres.live import AGE_BOUNDS_S, ATTEMPT_BOUNDS
 
 _DAY_S, _HOUR_S, _MINUTE_S = 86_400, 3_600, 60
@@ -53,6 +54,7 @@ async def account(context: Context, visit: Visit) -> Reply:
     if ACCOUNT_NAME.fullmatch(name) is None:
         raise NotFound("no account has such a name")
     seen = await read_account(context.resources, name, SPANS[query.span])
+    row = next((row for row in await list_accounts(visit.db) if row.name == name), None)
     return render(
         visit,
         "overview/account.html",
@@ -60,6 +62,7 @@ async def account(context: Context, visit: Visit) -> Reply:
         span=query.span,
         certificates=await find_certificates(context.resources, name),
         mark_kinds=certificates.KINDS,
+        is_enabled=None if row is None else row.enabled,
         **_account_parts(visit, seen),
     )
 

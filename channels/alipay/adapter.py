@@ -232,9 +232,9 @@ class Alipay:
         try:
             form = read_form(body)
         except ValueError:
-            raise CallbackForged from None
+            raise CallbackForged("form") from None
         if not self._is_signed(form):
-            raise CallbackForged
+            raise CallbackForged("signature")
         if b"method" in form:
             raise CallbackForged(
                 "return_address"

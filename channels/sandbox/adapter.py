@@ -206,7 +206,7 @@ class Sandbox:
             CallbackForged,
         )
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
-            raise CallbackStale
+            raise CallbackStale("time")
         return self._read_callback(callback_id, body)
 
     def acknowledge(self) -> Acknowledgement:

@@ -45,7 +45,7 @@ def verify(header: str, body: bytes, secrets: Sequence[str], *, received_at: dat
     if not any(_is_signed(name, secret, string, parsed.signatures) for name, secret in _named(secrets)):
         raise CallbackForged("signature")
     if abs(received_at.timestamp() - int(parsed.time)) > TOLERANCE_S:
-        raise CallbackStale
+        raise CallbackStale("time")
 
 
 def _parse(header: str) -> _Header:

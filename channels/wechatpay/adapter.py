@@ -235,9 +235,9 @@ class WechatPay:
             raise ChannelUnavailable("no_certificate_yet")
         signed_at = self._wire.ring.signed_at("callback", headers, body, received_at)
         if signed_at is None:
-            raise CallbackForged
+            raise CallbackForged("signature")
         if abs(received_at.timestamp() - signed_at) > TOLERANCE_S:
-            raise CallbackStale
+            raise CallbackStale("time")
         return self._read_callback(body)
 
     def acknowledge(self) -> Acknowledgement:

@@ -185,8 +185,9 @@ async def test_callbacks_of_the_old_and_of_the_new_key_verify_while_both_are_val
 async def test_a_callback_signed_with_a_foreign_key_is_forged(driver: Driver, ours: Key, theirs: Key) -> None:
     if theirs is not Key.STRANGER and not driver.keys_are_pinned:
         pytest.skip("an account of this channel holds no keys: it believes whom a certificate names")
-    with pytest.raises(CallbackForged):
+    with pytest.raises(CallbackForged) as forged:
         await verify(opened_offline(driver, ours), signed_callback(driver, key=theirs))
+    assert forged.value.detail, "people read why it was refused"
 
 
 @pytest.mark.parametrize("side", [1, -1], ids=["past", "future"])
@@ -195,7 +196,7 @@ async def test_the_tolerance_holds_on_both_sides_to_the_second(driver: Driver, o
         assert (await verify(offline, signed_callback(driver, age_s=side * 86_400.0))).evidence is not None
         return
     await verify(offline, signed_callback(driver, age_s=side * driver.tolerance_s))
-    with pytest.raises(CallbackStale):
+    with pytest.raises(CallbackStale, match="time"):
         await verify(offline, signed_callback(driver, age_s=side * (driver.tolerance_s + 1)))
 
 

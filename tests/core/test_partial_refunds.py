@@ -259,7 +259,7 @@ def test_a_resolved_case_about_the_console_is_opened_again_only_by_more() -> Non
     state, seen = see(settle(state), refunded(refunded_amount=501))
     assert case_reasons(seen) == [CaseReason.REFUNDED_OUTSIDE]
     assert seen.change is not None
-    assert seen.change.cases[0].detail == "201 of 8888 CNY refunded at the channel, 8387 left"
+    assert seen.change.cases[0].detail == "2.01 of 88.88 CNY refunded at the channel, 83.87 left"
 
 
 def test_a_total_that_our_failed_part_does_not_explain_is_a_case() -> None:

@@ -13,6 +13,7 @@ from api.http import metrics
 from channels.base import StatementRow
 from core.decision import Case, Change, Decision, Event, Outcome
 from core.evidence import Approved, Closed, Evidence, Missing, Paid, Refunded, Source, Unclear, Unpaid
+from core.money import decimal_text
 from core.order import CaseReason, Payment, PaymentStatus
 from core.reconciliation import CASES, Finding, compare, judge, judge_malformed, judge_unknown, refunds_made_outside
 from storage.postgres.reconciliation.runs import LastReconciliation
@@ -114,7 +115,7 @@ def test_finding_of_an_unknown_row(kind: str, orders: tuple[str, ...], exclusive
     finding, detail = judge_unknown(row(kind=kind), orders, exclusive=exclusive)
     assert finding is found
     assert ("A-1, A-2" in detail) == bool(orders)
-    assert f"{OPEN.amount} {OPEN.currency}" in detail
+    assert f"{decimal_text(OPEN.amount, OPEN.currency)} {OPEN.currency}" in detail
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_result_of_a_query_after_an_unknown_refund(
     evidence: Evidence, after: int | None, done: Decision, finding: Finding, has_case: bool
 ) -> None:
     payment = replace(PAID, refunded_amount=after)
-    judged = judge(Finding.REFUND, "100 given back there, 0 here", evidence, done, payment, refunded=100)
+    judged = judge(Finding.REFUND, "1.00 given back there, 0.00 here", evidence, done, payment, refunded=100)
     assert (judged.finding, judged.has_case) == (finding, has_case)
 
 

@@ -151,7 +151,7 @@ def test_a_partial_refund_pays_the_order_and_says_what_is_left() -> None:
     [case] = decision.change.cases
     assert (case.reason, case.detail) == (
         CaseReason.REFUNDED_OUTSIDE,
-        "100 of 8888 CNY refunded at the channel, 8788 left",
+        "1.00 of 88.88 CNY refunded at the channel, 87.88 left",
     )
 
 

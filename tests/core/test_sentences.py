@@ -34,13 +34,15 @@ INNER = Sentence("{amount} {currency} there", amount=Amount(8888, "CNY"), curren
     [
         ("A-1", "A-1"),
         (1_234_567, "1234567"),
-        (Amount(8888, "CNY"), "8888"),
+        (Amount(8888, "CNY"), "88.88"),
+        (Amount(8888, "JPY"), "8888"),
+        (Amount(-5, "KWD"), "-0.005"),
         (Term("reason.", "paid_late"), "paid_late"),
         (Span(90.0), "90 s"),
         (Moment(AT, "04:33 UTC"), "04:33 UTC"),
-        (Items(("A-1", Amount(1, "CNY"), Phrase("b"))), "A-1, 1, b"),
+        (Items(("A-1", Amount(1, "CNY"), Phrase("b"))), "A-1, 0.01, b"),
         (Phrase("paid as {number}", {"number": 7}), "paid as 7"),
-        (INNER, "8888 CNY there"),
+        (INNER, "88.88 CNY there"),
     ],
 )
 def test_every_value_is_a_text_in_english_and_comes_back_from_the_store(value: Value, english: str) -> None:

@@ -25,7 +25,7 @@ NUMBERS = (
     "r018f3a5b6c7d0123456789abcdef",
     "r2_018f3a5b6c7d0123456789abcdef",
     "pi_3MtwBwLkdIwHu7ix28a3tqPa",
-    "8888 CNY instead of 8887",
+    "88.88 CNY instead of 88.87",
     "2026-11-23T04:30:00Z",
     "203.0.113.0/24",
     "kim: looked at it",

@@ -285,8 +285,8 @@ READ = """() => {
 
 
 def in_words(text: str, reasons: set[str]) -> set[str]:
-    """The sentence of /v1 as the console may have it: with the reason of a case in words."""
-    found = {text}
+    """The sentence of /v1 as the console may have it: the reason of a case or the end of a callback in words."""
+    found = {re.sub(r"\((\w+)\)", lambda code: f"({WORDS.get(f'outcome.{code[1]}', code[1])})", text)}
     for reason in reasons:
         found.add(text.replace(reason, WORDS[f"reason.{reason}"]))
     return {" ".join(each.split()) for each in found}
@@ -715,14 +715,20 @@ async def statement_with_mistakes(office: Office, orders: list[ShopOrder]) -> st
     return "\n".join(lines) + "\n"
 
 
+async def switch(office: Office, account: str, act: str) -> None:
+    """Switch an account off or on: its page offers the one that it is not."""
+    await office.ann.open(f"/ops/accounts/{account}")
+    assert await office.ann.links('main .acts a[href$="able"]') == [f"/ops/accounts/{account}/{act}"]
+    await office.ann.follow(f'main a[href$="/{act}"]')
+    await office.ann.send(f"/{act}")
+
+
 @deed(DEEDS, "/ops/accounts/{name}/disable", "/ops/accounts/{name}/enable")
 async def an_account_is_switched_off_and_on(office: Office) -> None:
     """Meanwhile no payment is begun there."""
     enabled = partial(office.db.fetchval, "SELECT enabled FROM accounts WHERE name = 'wechatpay'")
     for act, is_on in {"disable": False, "enable": True}.items():
-        await office.ann.open("/ops/accounts/wechatpay")
-        await office.ann.follow(f'main a[href$="/{act}"]')
-        await office.ann.send(f"/{act}")
+        await switch(office, "wechatpay", act)
         assert await enabled() is is_on
 
 
@@ -807,7 +813,9 @@ async def test_every_page_is_reached_by_links_and_opens_for_its_role_alone(calm:
     await calm.scenario.put_off(open_)
     await wanted_back(calm)
     await eventually(partial(calm.db.fetchval, "SELECT count(*) FROM reconciliations"))
+    await switch(calm, "alipay", "disable")
     first = await found_by_links(calm.admin)
+    await switch(calm, "alipay", "enable")
     assert first.keys() == PATTERNS["GET"].keys() - {"/ops/signin"}
     for row, address in first.items():
         role = ROLES["GET", row]

@@ -64,13 +64,15 @@ async def test_codes_are_words_in_the_readers_language(
         " out_trade_no, network) VALUES ('main', decode(repeat('00', 32), 'hex'), '{}', 2, 'forged', '', $1, 'x', '')",
         order_no,
     )
+    await resources.db.execute("UPDATE callbacks SET outcome = 'nothing_new', handled_at = now()")
     console = await signed_in(Role.VIEWER)
     for language, words in (
-        ("en", ("late money", "claim · open", "nothing definite", "bad signature")),
+        ("en", ("late money", "claim · open", "nothing definite", "bad signature", "(nothing new)")),
         ("zh", ("关单后到账", "索赔 · 未答复", "没有确定结论", "签名错误")),
     ):
         page = text_of(await console.get(f"/ops/orders/{order_no}", accept_language=language))
         assert [word for word in words if word not in page] == []
+        assert "nothing_new" not in page
 
 
 async def test_operators_find_what_people_did_about_an_order(signed_in: SignedIn, client: Client) -> None:

@@ -9,6 +9,7 @@ import pytest
 from core.operators import Role
 from core.rollups import SPANS, Step, bucket_of
 from runtime.resources import Resources
+from storage.postgres.accounts import enable_account
 from storage.postgres.orders import find_now
 from tests.api.console.conftest import SignedIn
 from tests.api.driver import Response
@@ -112,10 +113,17 @@ async def test_an_account_shows_its_own_figures(signed_in: SignedIn, resources: 
     assert (await client.get(f"/ops/accounts/{quote('<b>', safe='')}")).status == 404
 
 
-async def test_who_may_act_finds_the_switches_of_the_account(signed_in: SignedIn) -> None:
-    for role, wanted in ((Role.VIEWER, []), (Role.OPERATOR, ["disable", "enable"])):
-        page = text_of(await (await signed_in(role)).get("/ops/accounts/main"))
-        assert re.findall(r'href="/ops/accounts/main/(\w+)"', page) == wanted, role
+async def test_who_may_act_finds_the_switch_of_the_account(
+    signed_in: SignedIn, resources: Resources, account: str
+) -> None:
+    """The one that changes something: an account that is on is switched off."""
+    for is_enabled, act in ((True, "disable"), (False, "enable")):
+        await enable_account(resources.db, account, enabled=is_enabled)
+        for role, wanted in ((Role.VIEWER, []), (Role.OPERATOR, [act])):
+            page = text_of(await (await signed_in(role)).get(f"/ops/accounts/{account}"))
+            assert re.findall(rf'href="/ops/accounts/{account}/(\w+)"', page) == wanted, role
+    page = text_of(await (await signed_in(Role.OPERATOR)).get("/ops/accounts/removed"))
+    assert "/ops/accounts/removed/" not in page
 
 
 async def test_it_is_there_in_chinese(signed_in: SignedIn) -> None:

@@ -5,6 +5,8 @@ from its beginning to its end. The plans are made while the tables are empty, an
 from datetime import date
 from itertools import batched
 
+import pytest
+
 from api.console.routes import ROWS
 from bench.console_pages import Places, pages_of
 from core.operators import Role
@@ -21,6 +23,12 @@ AT_ONCE = 20
 
 BOUNDED = ("LIMIT 100000", "LIMIT 20000", "LIMIT 10000", "LIMIT 5000")
 """Of statements that count rows in the order of an index, up to a limit."""
+
+
+@pytest.fixture
+def database_url(new_database_url: str) -> str:
+    """One whose connections are of this test alone: so are the plans that they keep."""
+    return new_database_url
 
 
 async def fill(resources: Resources) -> dict[str, list[str]]:

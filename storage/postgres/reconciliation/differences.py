@@ -139,18 +139,21 @@ SELECT n.row_no, n.kind, n.number, c.id, c.resolved_at IS NOT NULL AS is_resolve
       LIMIT 1)
     LIMIT 1) AS c"""
 
-# A case that a person has resolved is not opened again with the same detail.
+# A case that a person has resolved is not opened again with the same detail. Each is looked up by its order: an EXISTS
+# may be planned as a join that walks all cases.
 _OPEN = """
 INSERT INTO cases (order_no, channel_account, out_trade_no, reason, detail, phrase)
 SELECT n.order_no, $1, n.out_trade_no, n.reason, n.detail, n.phrase
   FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
        AS n(order_no, out_trade_no, reason, detail, phrase)
- WHERE NOT EXISTS (SELECT FROM cases c
-                    WHERE c.order_no = n.order_no AND c.channel_account = $1 AND c.out_trade_no = n.out_trade_no
-                      AND c.reason = n.reason AND c.detail = n.detail)
-   AND NOT (n.order_no IS NULL AND EXISTS (
-           SELECT FROM cases c
-            WHERE c.order_no IS NULL AND c.channel_account = $1 AND c.reason = n.reason AND c.detail = n.detail))
+ WHERE (SELECT c.id FROM cases c
+         WHERE c.order_no = n.order_no AND c.channel_account = $1 AND c.out_trade_no = n.out_trade_no
+           AND c.reason = n.reason AND c.detail = n.detail
+         LIMIT 1) IS NULL
+   AND (n.order_no IS NOT NULL
+        OR (SELECT c.id FROM cases c
+             WHERE c.order_no IS NULL AND c.channel_account = $1 AND c.reason = n.reason AND c.detail = n.detail
+             LIMIT 1) IS NULL)
 ON CONFLICT DO NOTHING"""
 _RESOLVE_SETTLED = f"""
 UPDATE cases c

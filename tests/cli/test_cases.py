@@ -78,7 +78,7 @@ async def test_a_case_is_shown_with_what_to_do(nodrop: Nodrop, opened: list[int]
     assert ran.code == 0
     assert ran.out.startswith(f"case {opened[0]}: paid_late\n")
     assert "What happened:\n  Money arrived after the order was closed." in ran.out
-    assert "`nodrop orders accept ORDER_NO --by NAME`" in ran.out.replace("\n  ", " ")
+    assert "`nodrop orders accept ORDER_NO --reason REASON --by NAME`" in ran.out.replace("\n  ", " ")
     assert max(map(len, ran.out.splitlines())) <= 80
     assert "订单关闭之后款项到账" in (await nodrop("cases", "show", str(opened[0]), "--lang", "zh")).out
     shown = (await nodrop("cases", "show", str(opened[0]), "--json")).json

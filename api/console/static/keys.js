@@ -72,7 +72,7 @@ addEventListener("keydown", (event) => {
 });
 
 for (const button of document.querySelectorAll("[data-keys]")) {
-  button.hidden = false;
+  button.classList.remove("unready");
   button.addEventListener("click", () => keys.showModal());
 }
 keys.querySelector("[data-close]").addEventListener("click", () => keys.close());

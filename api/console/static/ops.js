@@ -17,7 +17,7 @@ export function localTimes(root = document) {
 
 export function copyButtons(root = document) {
   if (!navigator.clipboard) return;
-  for (const button of root.querySelectorAll("button[data-copy]")) button.hidden = false;
+  for (const button of root.querySelectorAll("button[data-copy]")) button.classList.remove("unready");
 }
 
 // Give `old` the content of `fresh` node by node: what is the same stays the same element, so the focus, a selection,

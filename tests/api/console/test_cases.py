@@ -66,7 +66,7 @@ async def test_a_case_says_what_to_do_in_the_operators_language(
     assert page.status == 200
     text = page.body.decode()
     assert what in text
-    assert "<code>nodrop orders accept ORDER_NO --by NAME</code>" in text
+    assert "<code>nodrop orders accept ORDER_NO --reason REASON --by NAME</code>" in text
     assert "/resolve" not in text, "a viewer resolves none"
 
 

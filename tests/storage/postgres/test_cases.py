@@ -34,7 +34,7 @@ async def test_a_case_says_what_it_is_about(db: Database) -> None:
     await with_cases(db, 1)
     [case], cursor = await list_cases(db)
     assert (case.order_no, case.account, case.out_trade_no) == ("A-1", *number("A-1"))
-    assert (case.reason, case.detail) == (CaseReason.AMOUNT_MISMATCH, "1 instead of 8888")
+    assert (case.reason, case.detail) == (CaseReason.AMOUNT_MISMATCH, "0.01 instead of 88.88")
     assert (case.resolved_at, case.resolution, case.by, cursor) == (None, None, None, None)
 
 

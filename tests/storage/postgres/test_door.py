@@ -375,7 +375,7 @@ async def test_a_case_is_opened_once_while_it_is_open(db: Database) -> None:
         "channel_account": "alipay",
         "out_trade_no": "alipay-A-1",
         "reason": "amount_mismatch",
-        "detail": "1 instead of 8888",
+        "detail": "0.01 instead of 88.88",
     }
     assert (await get_state(db)).open_cases == {(number("A-1"), CaseReason.AMOUNT_MISMATCH)}
     await db.execute("UPDATE cases SET resolved_at = now()")

@@ -188,6 +188,18 @@ def test_a_day_has_changed_when_money_or_differences_came_and_not_when_one_was_r
     assert replace(day, lines=()).is_changed
 
 
+def test_a_sign_off_from_before_refunds_outside_were_summed_has_changed_only_where_there_are_some() -> None:
+    line = Line(currency="CNY", here=DayMoney(paid=100), there=Sums(paid=100))
+    with_refund = replace(line, there=Sums(paid=100, refunds_outside=1, refunded_outside=30))
+    figures = figures_of((line,), 0)
+    assert not [name for name in figures["CNY"] if "outside" in name]
+    assert figures_of((with_refund,), 0) == {
+        "": figures[""],
+        "CNY": figures["CNY"] | {"statement_refunds_outside": 1, "statement_refunded_outside": 30},
+    }
+    assert replace(signed(closing(lines=(line,))), lines=(with_refund,)).is_changed
+
+
 def test_figures_survive_the_store() -> None:
     """A sign-off that is read from JSON must equal what is computed."""
     day = closing(lines=(Line(currency="CNY", here=DayMoney(paid=1), there=Sums(paid=1)),))

@@ -89,11 +89,15 @@ class Firefox:
             await self.call("Marionette:SetContext", value="content")
 
     async def reads(self, text: str, selector: str = "#title") -> None:
-        """Wait until the element has this text."""
+        """Wait until the element has this text. Raises AssertionError: with what the whole page reads instead."""
         script = (
             "const e = document.querySelector(arguments[0]); return Boolean(e) && e.innerText.includes(arguments[1]);"
         )
-        await eventually(lambda: self.run(script, selector, text), interval_s=0.1)
+        try:
+            await eventually(lambda: self.run(script, selector, text), interval_s=0.1)
+        except AssertionError:
+            page = await self.run("return [navigator.onLine, document.readyState, document.body.innerText];")
+            raise AssertionError(f"{selector} has no {text!r}: {page!r}") from None
 
     async def click(self, selector: str) -> None:
         """Click the first such element, and wait for the page that this leads to."""

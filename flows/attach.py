@@ -34,6 +34,9 @@ from storage.postgres import pending
 from storage.postgres.orders import find_now, find_state
 from storage.postgres.payments import find_payments_by_ids
 
+NO_CURRENCY = "XXX"
+"""The code of ISO 4217 for no currency: that of money which nobody has seen yet."""
+
 NUMBER_MAX = 255
 
 
@@ -209,7 +212,7 @@ def _probe(account: Account, number: str, now: datetime) -> Payment:
         order_no="",
         attempt_no=1,
         amount=1,
-        currency="XXX",
+        currency=NO_CURRENCY,
         status=PaymentStatus.OPEN,
         payable_until=now,
         created_at=now,

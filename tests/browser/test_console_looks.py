@@ -18,14 +18,13 @@ from core.alerts import Rule
 from core.operators import Role
 from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.operators import insert_operator
-from storage.postgres.refund_approvals import insert_approval
 from tests.api.console.test_order import fill_with
 from tests.browser.conftest import Console
 from tests.browser.looks import ALL, LEAST, PICTURES, Look, axe_findings, draw, overflow
 from tests.browser.test_console_alerts import raise_alerts
 from tests.browser.test_console_callbacks import came
 from tests.browser.test_console_cases import opened, with_a_day
-from tests.browser.test_console_money import paid_order
+from tests.browser.test_console_money import waiting_refund
 from tests.browser.test_console_notifications import HOOK, HOSTILE, ORDER_NO, made
 from tests.browser.test_console_overview import fill_figures
 from tests.storage.postgres.tools import commit_evidence, number, placed, started, unpaid
@@ -112,7 +111,6 @@ async def fill(console: Console) -> dict[str, object]:
     case, *_ = await opened(console)
     run = await with_a_day(console)
     await fill_figures(console)
-    await paid_order(console, "A-2")
     await placed(db, "A-1", subject="A very long subject " * 6)
     await started(db, "A-1", number("A-1b"))
     await commit_evidence(db, "A-1", unpaid("A-1"), arm_no=1)
@@ -120,18 +118,7 @@ async def fill(console: Console) -> dict[str, object]:
     await fill_with(resources, "A-1", "https://shop.test/" + "long" * 40)
     await placed(db, "A-3")
     key = number("A-2")
-    approval = await insert_approval(
-        db,
-        order_no="A-2",
-        account=key.channel_account,
-        out_trade_no=key.out_trade_no,
-        amount=8888,
-        currency="CNY",
-        request_key="k",
-        reason="w" * 500,
-        requested_by="anna",
-        lives_s=3600.0,
-    )
+    approval = await waiting_refund(console, "A-2", "w" * 500)
     double = await db.fetchval(
         "INSERT INTO cases (order_no, channel_account, out_trade_no, reason) VALUES ('A-2', $1, $2, 'double_payment')"
         " RETURNING id",

@@ -6,11 +6,11 @@ from core.act_names import ActName
 from core.operators import Role
 from storage.postgres.audit import Act, Via, write_act
 from storage.postgres.operators import disable_operator
-from storage.postgres.refund_approvals import find_approval, insert_approval
+from storage.postgres.refund_approvals import find_approval
 from tests.api.console.test_order import fill_with
 from tests.browser.conftest import Console
-from tests.browser.test_console_money import paid_order
-from tests.storage.postgres.tools import number, placed
+from tests.browser.test_console_money import paid_order, waiting_refund
+from tests.storage.postgres.tools import placed
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -56,20 +56,8 @@ async def test_an_open_page_of_who_was_disabled_or_signed_out_does_nothing_more(
 
 
 async def test_of_two_operators_with_one_approval_open_the_second_is_told_who_was_first(console: Console) -> None:
-    await paid_order(console, "A-1")
-    key, db = number("A-1"), console.resources.db
-    approval = await insert_approval(
-        db,
-        order_no="A-1",
-        account=key.channel_account,
-        out_trade_no=key.out_trade_no,
-        amount=8888,
-        currency="CNY",
-        request_key="k",
-        reason="one cup was broken",
-        requested_by="anna",
-        lives_s=3600.0,
-    )
+    db = console.resources.db
+    approval = await waiting_refund(console, "A-1", "one cup was broken")
     ben, cleo = await console(Role.OPERATOR, "ben"), await console(Role.OPERATOR, "cleo")
     for page in (ben, cleo):
         await page.goto(f"/ops/approvals/{approval.id}")

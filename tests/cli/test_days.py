@@ -114,8 +114,8 @@ async def test_a_statement_is_asked_for_seen_and_confirmed(
     nodrop: Nodrop, channel: Channel, place: Place, resources: Resources
 ) -> None:
     await paid_yesterday(channel, await place("A-1"))
-    asked = await nodrop("days", "request", "main", DAY, "--reason", "callbacks were lost", "--by", "alice")
-    assert (asked.code, "changes nothing" in asked.out) == (0, True)
+    requested = await nodrop("days", "request", "main", DAY, "--reason", "callbacks were lost", "--by", "alice")
+    assert (requested.code, "changes nothing" in requested.out) == (0, True)
     [waiting] = (await nodrop("days", "requests", "main", DAY, "--json")).json
     assert (waiting["status"], waiting["dry_run"], waiting["requested_by"]) == ("waiting", True, "alice")
     confirm = ("days", "confirm", str(waiting["id"]), "--reason", "it is right", "--by", "bob")

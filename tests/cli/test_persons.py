@@ -87,8 +87,8 @@ async def test_above_the_limit_both_prove_who_they_are(
     wrong = await nodrop(*refund, "ann", "--password-stdin", env=LIMITED, stdin=typed("bob"))
     assert (wrong.code, WRONG in wrong.err) == (1, True)
     assert (await nodrop("approvals", "list", "--json")).json == []
-    asked = await nodrop(*refund, "ann", "--password-stdin", env=LIMITED, stdin=typed("ann"))
-    assert "waits for a second operator" in asked.out
+    requested = await nodrop(*refund, "ann", "--password-stdin", env=LIMITED, stdin=typed("ann"))
+    assert "waits for a second operator" in requested.out
     [approval] = (await nodrop("approvals", "list", "--json")).json
     assert approval["requested_by"] == "ann"
 

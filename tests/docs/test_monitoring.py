@@ -239,13 +239,13 @@ def fires_and_ends(alert: str) -> dict[str, Any]:
     labels, series = FIRED[alert]
     severity = re.search(rf"- alert: {alert}\n(?:.*\n)*?        labels: {{severity: (\w+)}}", RULES.read_text())
     assert severity is not None
-    told = [{"exp_labels": {"severity": severity[1], **labels}}]
+    raised = [{"exp_labels": {"severity": severity[1], **labels}}]
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values_of(phases)} for name, phases in series.items()],
         "alert_rule_test": [
             {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": alerts}
-            for minute, alerts in ((LONG_MIN - 1, []), (2 * LONG_MIN - 1, told), (3 * LONG_MIN - 1, []))
+            for minute, alerts in ((LONG_MIN - 1, []), (2 * LONG_MIN - 1, raised), (3 * LONG_MIN - 1, []))
         ],
     }
 

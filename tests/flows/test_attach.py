@@ -318,9 +318,9 @@ async def test_a_number_that_neither_way_names_a_payment_is_missing(harness: Flo
     await account_at(harness, "stripe")
     for channel, number in (("alipay", "2026112322001478901234567890"), ("stripe", "ch_nobody")):
         assert isinstance((await look_up(harness.resources, channel, number)).evidence, Missing)
-    said = (await look_up(harness.resources, "stripe", "hello")).evidence
-    assert isinstance(said, Unclear)
-    assert said.reason == "no_channel_reference"
+    evidence = (await look_up(harness.resources, "stripe", "hello")).evidence
+    assert isinstance(evidence, Unclear)
+    assert evidence.reason == "no_channel_reference"
 
 
 async def test_no_answer_about_the_other_number_is_no_conclusion(
@@ -334,6 +334,6 @@ async def test_no_answer_about_the_other_number_is_no_conclusion(
         raise ChannelUnavailable("status_500")
 
     monkeypatch.setattr(account.channel, "find_number", broken)
-    said = (await look_up(harness.resources, "alipay", transaction)).evidence
-    assert isinstance(said, Unclear)
-    assert said.reason == "status_500"
+    evidence = (await look_up(harness.resources, "alipay", transaction)).evidence
+    assert isinstance(evidence, Unclear)
+    assert evidence.reason == "status_500"

@@ -73,8 +73,8 @@ async def test_a_refused_callback_is_seen_at_the_order_that_it_claims(harness: F
     assert (await harness.state(state)).order.version == state.order.version
     facts = await find_facts(harness.resources.db, state.order.order_no)
     assert facts is not None
-    told = [(entry.text, entry.values["reason"]) for entry in story_of(facts) if entry.refused_id]
-    assert told == [("callback_refused", "forged"), ("callback_refused", "stale")]
+    refusals = [(entry.text, entry.values["reason"]) for entry in story_of(facts) if entry.refused_id]
+    assert refusals == [("callback_refused", "forged"), ("callback_refused", "stale")]
     assert await counts(harness) == {("main", Verdict.FORGED): 1, ("main", Verdict.STALE): 1}
     assert await write_refusals(harness.resources) == 0
 

@@ -80,7 +80,7 @@ async def receiving() -> AsyncIterator[Receiver]:
 @asynccontextmanager
 async def alerting(home: Path, receiver: Receiver) -> AsyncIterator[Scenario]:
     """A stack whose processes all know the address; two workers are wanted."""
-    told = {
+    settings = {
         "ALERT_URL": receiver.url,
         "ALERT_SECRET": SECRET,
         "ALERT_INTERVAL_S": "0.3",
@@ -97,7 +97,7 @@ async def alerting(home: Path, receiver: Receiver) -> AsyncIterator[Scenario]:
         workers=2,
         fsync=False,
         accounts=accounts,
-        env=ENVIRONMENT | told,
+        env=ENVIRONMENT | settings,
     )
     async with stack, running_scenario(stack) as scenario:
         yield scenario
@@ -157,7 +157,7 @@ async def let_go(scenario: Scenario, order: ShopOrder) -> None:
 
 async def test_each_condition_is_told_once_with_its_all_clear(servers_home: Path) -> None:
     async with receiving() as receiver, alerting(servers_home, receiver) as scenario:
-        told = {
+        conditions = {
             (Rule.CALLBACKS_SILENT, SILENT),
             (Rule.DEAD_LETTERS, scenario.stack.notify_url),
             (Rule.OVERDUE, "pending"),
@@ -169,10 +169,10 @@ async def test_each_condition_is_told_once_with_its_all_clear(servers_home: Path
         await eventually(lambda: max(Counter(one.id for one in receiver.messages(taken=False)).values(), default=0) > 1)
         assert receiver.messages() == []
         receiver.answer = TAKEN
-        await until_heard(receiver, "alert.raised", told)
+        await until_heard(receiver, "alert.raised", conditions)
 
         await asyncio.gather(pay(scenario, "none", LAST_MIN + 1), resend(scenario), let_go(scenario, stuck))
-        await until_heard(receiver, "alert.cleared", told)
+        await until_heard(receiver, "alert.cleared", conditions)
         await killed_with_a_message_in_its_hands(scenario, receiver)
 
         receiver.assert_genuine()
@@ -180,7 +180,7 @@ async def test_each_condition_is_told_once_with_its_all_clear(servers_home: Path
         assert {*taken.values()} == {1}, "each message is taken once"
         assert {one.id for one in receiver.messages(taken=False)} <= {*taken}, "what was refused was taken later"
         pairs = Counter((str(one.type), one.data.rule, one.data.subject) for one in receiver.messages())
-        assert {pairs[type_, *each] for type_, each in product(("alert.raised", "alert.cleared"), told)} == {1}
+        assert {pairs[type_, *each] for type_, each in product(("alert.raised", "alert.cleared"), conditions)} == {1}
 
 
 async def killed_with_a_message_in_its_hands(scenario: Scenario, receiver: Receiver) -> None:
@@ -207,5 +207,5 @@ async def killed_with_a_message_in_its_hands(scenario: Scenario, receiver: Recei
     await eventually(is_all_heard)
 
 
-async def until_heard(receiver: Receiver, type_: str, told: set[tuple[Rule, str]]) -> None:
-    await eventually(lambda: all(receiver.heard(type_, *each) for each in told))
+async def until_heard(receiver: Receiver, type_: str, conditions: set[tuple[Rule, str]]) -> None:
+    await eventually(lambda: all(receiver.heard(type_, *each) for each in conditions))

@@ -346,16 +346,16 @@ async def test_the_page_of_every_order_says_why_it_is_so_and_what_comes_next(cal
     await calm.paid_late()
     addresses = await orders_in_the_list(calm.vera)
     paid_numbers = await paid_at_channel(calm.stack)
-    told: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
     fates: Counter[str] = Counter()
     for address in addresses:
         story = await read_order(calm, calm.vera, address)
         check_is_told(story, paid_numbers)
-        told.update({entry["kind"] for entry in story["entries"]})
+        kinds.update({entry["kind"] for entry in story["entries"]})
         fates.update({story["status"], *(step["kind"] for step in story["next"])})
     assert len(addresses) == len(await calm.program.pages("/v1/orders", "orders")) >= SHOPPERS
     assert {"paid", "closed", "paying", "case_waits", "delivery_dead", "query_due", "buyer_pays"} <= fates.keys()
-    assert {"paid", "closed", "paid_late", "double_payment", "callback_refused", "delivered"} <= told.keys()
+    assert {"paid", "closed", "paid_late", "double_payment", "callback_refused", "delivered"} <= kinds.keys()
 
 
 # -- every act ---------------------------------------------------------------------------------------------------------

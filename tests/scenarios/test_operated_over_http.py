@@ -78,9 +78,9 @@ async def test_every_order_is_told_and_what_is_open_is_ended_over_http(servers_h
         paid_numbers = await paid_at_channel(stack)
         for story in stories.values():
             check_is_told(story, paid_numbers)
-        told = Counter(entry["kind"] for story in stories.values() for entry in story["entries"])
+        kinds = Counter(entry["kind"] for story in stories.values() for entry in story["entries"])
         assert len(stories) >= SHOPPERS
-        assert told["callback_refused"] > 0, "forged callbacks are seen at the orders that they claim"
+        assert kinds["callback_refused"] > 0, "forged callbacks are seen at the orders that they claim"
 
         await send_unheard_again(stack, program, stories)
         answered = await resolve_all(stack, program)

@@ -91,10 +91,14 @@ async def test_a_statement_is_read_when_somebody_asks_and_its_differences_are_li
 ) -> None:
     order_no, _ = await paid_yesterday(client, channel, account)
     body = {"account": account, "day": YESTERDAY.isoformat(), "reason": "callbacks were lost", "dry_run": True}
-    asked = await client.post("/v1/statements", body)
-    assert (asked.status, asked.json["status"], asked.json["reason"]) == (202, "waiting", "callbacks were lost")
+    requested = await client.post("/v1/statements", body)
+    assert (requested.status, requested.json["status"], requested.json["reason"]) == (
+        202,
+        "waiting",
+        "callbacks were lost",
+    )
     assert await read_requested(resources)
-    done = (await client.get(f"/v1/statements/{asked.json['id']}")).json
+    done = (await client.get(f"/v1/statements/{requested.json['id']}")).json
     assert (done["status"], done["rows"], done["is_uploaded"]) == ("done", 1, False)
     run = (await client.get(f"/v1/reconciliations/{done['run_id']}")).json
     assert (run["reconciliation"]["dry_run"], run["more"]) == (True, False)

@@ -80,8 +80,8 @@ async def test_a_preview_says_what_would_be_done_and_the_confirmation_does_it(ha
 
 async def test_a_fetched_statement_is_read_again(harness: FlowHarness) -> None:
     state = await paid_there(harness)
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False, reason="late")
-    done = await ended(harness, asked)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False, reason="late")
+    done = await ended(harness, request)
     assert (done.status, done.rows_done) == ("done", 1)
     assert (await harness.state(state)).order.status is OrderStatus.PAID
     assert await read_requested(harness.resources) is False
@@ -143,23 +143,23 @@ async def test_an_empty_or_huge_file_and_a_day_to_come_are_refused_at_once(harne
 
 
 async def test_a_preview_that_has_not_ended_is_not_confirmed(harness: FlowHarness) -> None:
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=True)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=True)
     with pytest.raises(InvalidRequest, match="waiting"):
-        await confirm(harness.resources, asked.id, by="alice", reason="x")
+        await confirm(harness.resources, request.id, by="alice", reason="x")
 
 
 async def test_a_channel_that_gives_no_statement_is_explained(harness: FlowHarness) -> None:
     harness.simulation.faults.profile = FaultProfile(answered_5xx=1.0)
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
-    failed = await ended(harness, asked)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    failed = await ended(harness, request)
     assert failed.error.startswith("the channel does not answer")
 
 
 async def test_a_day_that_another_process_reconciles_is_waited_for(harness: FlowHarness) -> None:
     assert await claim_day(harness.resources.db, "main", YESTERDAY, dry_run=False, lease_s=60.0) is not None
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
     assert await read_requested(harness.resources) is False
-    found = await find_request(harness.resources.db, asked.id)
+    found = await find_request(harness.resources.db, request.id)
     assert found is not None
     assert found.status == "waiting"
 
@@ -170,35 +170,35 @@ async def take_again(harness: FlowHarness) -> None:
 
 
 async def test_a_statement_that_breaks_the_worker_ends_as_failed_with_the_reason(harness: FlowHarness) -> None:
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
     with patch.object(requested, "reconcile_day", side_effect=KeyError("buyer@example.test")):
         for _ in range(requested.ATTEMPTS_MAX - 1):
             assert await read_requested(harness.resources)
-            found = await find_request(harness.resources.db, asked.id)
+            found = await find_request(harness.resources.db, request.id)
             assert found is not None
             assert (found.status, found.error) == ("waiting", "")
             await take_again(harness)
-        failed = await ended(harness, asked)
+        failed = await ended(harness, request)
     assert (failed.status, failed.error.startswith("nodrop broke on this statement (KeyError)")) == ("failed", True)
     assert "buyer" not in failed.error
     assert await read_requested(harness.resources) is False
 
 
 async def test_a_statement_whose_workers_die_is_not_begun_for_ever(harness: FlowHarness) -> None:
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
     for _ in range(requested.ATTEMPTS_MAX):
         assert await claim_request(harness.resources.db, 0.0) is not None
-    failed = await ended(harness, asked)
+    failed = await ended(harness, request)
     assert (failed.status, "processes ended while they read it" in failed.error) == ("failed", True)
 
 
 async def test_waiting_for_another_process_is_no_attempt(harness: FlowHarness) -> None:
     assert await claim_day(harness.resources.db, "main", YESTERDAY, dry_run=False, lease_s=60.0) is not None
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
     for _ in range(requested.ATTEMPTS_MAX + 1):
         assert await read_requested(harness.resources) is False
         await take_again(harness)
-    found = await find_request(harness.resources.db, asked.id)
+    found = await find_request(harness.resources.db, request.id)
     assert found is not None
     assert (found.status, found.attempt) == ("waiting", 0)
 
@@ -228,10 +228,10 @@ async def test_refunds_that_nodrop_did_not_make_are_of_the_days_net(harness: Flo
 
 
 async def test_a_database_that_is_down_leaves_the_request_to_the_next_turn(harness: FlowHarness) -> None:
-    asked = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
+    request = await request_fetched(harness.resources, "main", YESTERDAY, by="alice", dry_run=False)
     down = DatabaseUnavailable("down")
     with patch.object(requested, "reconcile_day", side_effect=down), pytest.raises(DatabaseUnavailable):
         await read_requested(harness.resources)
-    found = await find_request(harness.resources.db, asked.id)
+    found = await find_request(harness.resources.db, request.id)
     assert found is not None
     assert found.status == "running"

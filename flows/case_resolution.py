@@ -47,6 +47,17 @@ class Answered(Struct, frozen=True, kw_only=True):
     approval: Approval | None = None
 
 
+def refusal_of(case: CaseRow, choice: Choice) -> Line | None:
+    """The reason for which the case has no such answer, without a look at anything else."""
+    if case.resolved_at is not None:
+        return _resolved(case)
+    if choice not in choices_for(case.reason, has_order=case.order_no is not None):
+        return Line("case.no_choice")
+    if choice in (Choice.REFUND, Choice.ATTACH) and case.out_trade_no is None:
+        return Line("case.no_payment")
+    return None
+
+
 async def preview_answer(resources: Resources, case_id: int, answer: Answer) -> Preview:
     """Effects of the answer as things stand.
 
@@ -54,7 +65,7 @@ async def preview_answer(resources: Resources, case_id: int, answer: Answer) -> 
         NotFound: there is no such case, or it names what is not there any more.
     """
     case = await get_case(resources.db, case_id)
-    refusal = _refusal(case, answer.choice)
+    refusal = refusal_of(case, answer.choice)
     if refusal is not None:
         return Preview(lines=(), refusal=refusal)
     match answer.choice:
@@ -90,7 +101,7 @@ async def answer_case(
         noted = await resolve(resources.db, case_id, resolution=reason, by=by, version=answer.case_version)
         return Answered(case=noted)
     case = await get_case(resources.db, case_id)
-    refusal = _refusal(case, answer.choice)
+    refusal = refusal_of(case, answer.choice)
     if refusal is not None:
         raise NotPossible(refusal)
     if answer.case_version not in (None, case.version):
@@ -126,16 +137,6 @@ async def _act(
             )
             return Answered(case=case, state=state)
     return Answered(case=case)
-
-
-def _refusal(case: CaseRow, choice: Choice) -> Line | None:
-    if case.resolved_at is not None:
-        return _resolved(case)
-    if choice not in choices_for(case.reason, has_order=case.order_no is not None):
-        return Line("case.no_choice")
-    if choice in (Choice.REFUND, Choice.ATTACH) and case.out_trade_no is None:
-        return Line("case.no_payment")
-    return None
 
 
 def _resolved(case: CaseRow) -> Line:

@@ -1,11 +1,13 @@
-"""A sealer for tests that need any, and what lies sealed in the inbox."""
+"""A sealer for tests that need any, what lies sealed in the inbox, and codes of operators."""
 
 from typing import NamedTuple
 
 import msgspec
+import pyotp
 
 from storage.postgres.callback_bodies import open_body
 from storage.postgres.database import Database
+from storage.postgres.operators import seal_totp
 from storage.sealing import Sealer, new_master_key
 
 SEALER = Sealer.from_setting(new_master_key("test"))
@@ -39,3 +41,12 @@ async def raw_callbacks(db: Database, sealer: Sealer = SEALER) -> list[RawCallba
         )
         for row in rows
     ]
+
+
+async def switch_codes_on(db: Database, sealer: Sealer, operator: str) -> str:
+    """Let this operator sign in with codes from now on; their secret."""
+    secret = pyotp.random_base32()
+    sealed = seal_totp(sealer, operator, secret)
+    assert secret.encode() not in sealed
+    await db.execute("UPDATE operators SET totp = $2 WHERE name = $1", operator, sealed)
+    return secret

@@ -20,7 +20,7 @@ from core.acts import Preview
 from core.case_choices import Choice, choices_for
 from core.errors import NotPossible, PreviewOutdated
 from core.order import Payment
-from flows.case_resolution import Answer, answer_case, preview_answer
+from flows.case_resolution import Answer, answer_case, preview_answer, refusal_of
 from flows.cases import get_case
 from flows.refund_request import refund_amount
 from storage.postgres.cases import CaseRow
@@ -30,7 +30,7 @@ from storage.postgres.orders import find_state
 class AnswerForm(msgspec.Struct, frozen=True, kw_only=True):
     """`amount` as a person writes it, of the choice *refund*; empty: all that is left. `key` was made with the page.
 
-    `version` is the order's, `case_version` the case's, as the page showed them.
+    `version` is the order's, `case_version` the case's, as the page showed them. `look`: see what the choice would do.
     """
 
     choice: Choice | None = None
@@ -39,10 +39,13 @@ class AnswerForm(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     case_version: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     version: int | None = None
+    look: bool = False
 
 
 async def ask_answer(context: Context, visit: Visit) -> Reply:
-    """The choices with what the chosen one would do. A case that is resolved is shown instead."""
+    """The choices with what the chosen one would do, as far as that needs no question to a channel. A case that is
+    resolved is shown instead.
+    """
     case = await get_case(visit.db, number_in(visit.params["id"]))
     if case.resolved_at is not None:
         return see_other(_address(case))
@@ -50,8 +53,12 @@ async def ask_answer(context: Context, visit: Visit) -> Reply:
 
 
 async def do_answer(context: Context, visit: Visit) -> Reply:
-    form, reason = visit.read_form(AnswerForm), visit.reason()
+    """Answer the case, or only see what that would do: a channel is asked by a form that was sent, and by no page."""
+    form = visit.read_form(AnswerForm)
     case = await get_case(visit.db, number_in(visit.params["id"]))
+    if form.look:
+        return await _look(context, visit, case, form)
+    reason = visit.reason()
     answer = _answer(form, await _payment(visit, case))
     detail = {
         "choice": answer.choice,
@@ -71,19 +78,34 @@ async def do_answer(context: Context, visit: Visit) -> Reply:
     return see_other(_address(case), notice, id=case.id)
 
 
+async def _look(context: Context, visit: Visit, case: CaseRow, form: AnswerForm) -> Reply:
+    """The page with the preview of the choice *attach*, for which its channel is asked."""
+    form = msgspec.structs.replace(form, choice=Choice.ATTACH)
+    if not form.order_no:
+        return await _page(context, visit, case, form)
+    asked = {"account": case.account or "", "number": case.out_trade_no or ""}
+    await visit.record(ActName.ORDER_LOOKUP, form.order_no, asked)
+    try:
+        preview = await preview_answer(context.resources, case.id, _answer(form, None))
+    except NotPossible as impossible:
+        preview = shown(impossible)
+    return await _page(context, visit, case, form, preview=preview)
+
+
 async def _page(
     context: Context,
     visit: Visit,
     case: CaseRow,
     form: AnswerForm,
     refused: NotPossible | PreviewOutdated | None = None,
+    preview: Preview | None = None,
 ) -> Reply:
     choices = choices_for(case.reason, has_order=case.order_no is not None)
     form = msgspec.structs.replace(form, key=form.key or token_hex(8), order_no=form.order_no or case.order_no or "")
     payment = await _payment(visit, case)
     if refused is not None:
         preview = shown(refused)
-    else:
+    elif preview is None:
         form, preview = await _choose(context, case, form, payment, choices if form.choice is None else (form.choice,))
     return render(
         visit,
@@ -114,9 +136,9 @@ async def _choose(
 
 
 async def _preview(context: Context, case: CaseRow, form: AnswerForm, payment: Payment | None) -> Preview:
-    """Effects of the chosen answer. Without the order that money is to be attached to, nobody is asked about it."""
-    if form.choice is Choice.ATTACH and not form.order_no:
-        return Preview(lines=())
+    """Effects of the chosen answer. Those of attaching are known once the channel was asked, by the form for that."""
+    if form.choice is Choice.ATTACH:
+        return Preview(lines=(), refusal=refusal_of(case, form.choice))
     return await preview_answer(context.resources, case.id, _answer(form, payment))
 
 

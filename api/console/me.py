@@ -20,7 +20,8 @@ from core.act_names import ActName
 from core.errors import InvalidRequest, NotFound
 from core.operators import check_password
 from flows.sign_in import check_code, check_own_password
-from storage.postgres import operators, sessions
+from storage.postgres import offered_codes, operators, sessions
+from storage.postgres.offered_codes import find_offered_codes, offer_codes
 from storage.postgres.operators import Operator, find_operator
 from storage.postgres.sessions import Ends
 
@@ -83,14 +84,14 @@ async def end_session(_context: Context, visit: Visit) -> Reply:
 
 
 async def begin_codes(context: Context, visit: Visit) -> Reply:
-    """Show a secret, which is not in force yet. Whoever stole the session alone does not get so far."""
+    """Show a secret to this session, which is not in force yet. Whoever stole the session alone does not get so far."""
     operator = await _self(visit)
     if operator.totp is not None:
         raise InvalidRequest("codes are on: switch them off first, which needs one of them")
     if not await check_own_password(context.resources, PASSWORDS, operator, visit.form.get("password", "")):
         return await _page(context, visit, fault="me.password_wrong")
-    sealer, secret = context.resources.sealer, pyotp.random_base32()
-    if not await operators.offer_totp(visit.db, sealer, operator.name, secret, epoch=operator.epoch):
+    sealer, secret, digest = context.resources.sealer, pyotp.random_base32(), visit.session.digest
+    if not await offer_codes(visit.db, sealer, operator.name, secret, session=digest, epoch=operator.epoch):
         raise SignInNeeded("the password was changed or reset meanwhile: sign in with that one")
     return see_other(PATH)
 
@@ -98,13 +99,13 @@ async def begin_codes(context: Context, visit: Visit) -> Reply:
 async def confirm_codes(context: Context, visit: Visit) -> Reply:
     """Put the secret into force once the app has made a code of it."""
     operator = await _self(visit)
-    sealed = operator.totp_pending
+    sealed = await _offered(visit, operator)
     if sealed is None:
-        raise NotFound("no codes are being set up")
+        raise NotFound("no codes are being set up in this session, or the ten minutes are over: begin once more")
     await visit.record(ActName.OPERATOR_CODES_ON, operator.name)
     if not await check_code(context.resources, operator, sealed, visit.form.get("code", "")):
         return await _page(context, visit, fault="me.codes_wrong")
-    if not await operators.confirm_totp(visit.db, operator.name, sealed=sealed):
+    if not await offered_codes.confirm_codes(visit.db, visit.session.digest, sealed=sealed):
         raise NotFound("another secret was shown since: set the codes up once more")
     return see_other(PATH, "me.codes_confirmed")
 
@@ -133,10 +134,15 @@ async def _self(visit: Visit) -> Operator:
     return operator
 
 
+async def _offered(visit: Visit, operator: Operator) -> bytes | None:
+    """The sealed secret that this session sets up; None: none, its time is over, or codes are on."""
+    return None if operator.totp is not None else await find_offered_codes(visit.db, visit.session.digest)
+
+
 async def _page(context: Context, visit: Visit, *, fault: str = "") -> Response:
     operator, settings = await _self(visit), context.resources.settings
     ends = Ends(settings.ops_idle_s, settings.ops_session_s)
-    pending = operator.totp_pending
+    pending = await _offered(visit, operator)
     secret = None if pending is None else operators.open_totp(context.resources.sealer, operator.name, pending)
     return render(
         visit,

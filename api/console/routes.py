@@ -66,6 +66,7 @@ ROWS: tuple[Row, ...] = (
     page("/ops/orders/{order_no}/attach", _OPERATOR, lookup.ask_attach),
     act("/ops/orders/{order_no}/attach", _OPERATOR, lookup.do_attach),
     page("/ops/lookup", _OPERATOR, lookup.ask_lookup, nav="lookup"),
+    act("/ops/lookup", _OPERATOR, lookup.do_lookup),
     #
     # -- refunds that wait for a second operator
     page("/ops/approvals", _VIEWER, approvals.show_approvals, nav="approvals"),

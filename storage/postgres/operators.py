@@ -21,8 +21,7 @@ INSERT INTO operators (name, role, password) VALUES ($1, $2, $3)
 ON CONFLICT (name) DO NOTHING"""
 _FIND = """
 SELECT name, role, password, must_change, must_change AND password_at < now() - make_interval(secs => $2) AS is_over,
-       epoch, totp, totp_pending, language, theme, created_at, signed_in_at,
-       disabled_at
+       epoch, totp, language, theme, created_at, signed_in_at, disabled_at
   FROM operators WHERE name = $1"""
 _LIST = """
 SELECT o.name, o.role, o.must_change, o.totp IS NOT NULL AS has_totp, o.created_at, o.signed_in_at, o.disabled_at,
@@ -40,8 +39,8 @@ WITH changed AS (
 SELECT count(*) FROM changed"""
 _DISABLE = _ENDING.format(change="disabled_at = coalesce(disabled_at, now())")
 _RESET = _ENDING.format(
-    change="""password = $2, password_at = now(), must_change = true, totp = NULL, totp_pending = NULL,
-                         totp_step = 0, disabled_at = NULL"""
+    change="""password = $2, password_at = now(), must_change = true, totp = NULL, totp_step = 0,
+                         disabled_at = NULL"""
 )
 _SET_ROLE = _ENDING.format(change="role = $2")
 _ENABLE = "UPDATE operators SET disabled_at = NULL WHERE name = $1"
@@ -58,23 +57,20 @@ WITH changed AS (
     DELETE FROM operator_sessions WHERE operator IN (SELECT name FROM changed) AND digest <> $3
 )
 UPDATE operator_sessions s SET epoch = c.epoch FROM changed c WHERE s.digest = $3"""
-_OFFER_TOTP = "UPDATE operators SET totp_pending = $2 WHERE name = $1 AND epoch = $3"
-_CONFIRM_TOTP = """
-UPDATE operators SET totp = totp_pending, totp_pending = NULL
- WHERE name = $1 AND totp_pending = $2"""
-_REMOVE_TOTP = "UPDATE operators SET totp = NULL, totp_pending = NULL WHERE name = $1"
+_REMOVE_TOTP = "UPDATE operators SET totp = NULL WHERE name = $1"
 _USE_STEP = "UPDATE operators SET totp_step = $2 WHERE name = $1 AND totp_step < $2"
 _SET_LOOK = "UPDATE operators SET language = $2, theme = $3 WHERE name = $1"
-_SEALED = "SELECT name, totp, totp_pending FROM operators WHERE totp IS NOT NULL OR totp_pending IS NOT NULL"
-_RESEAL = """
-UPDATE operators SET totp = $2, totp_pending = $3
- WHERE name = $1 AND totp IS NOT DISTINCT FROM $4 AND totp_pending IS NOT DISTINCT FROM $5"""
+_SEALED = """
+SELECT name, NULL::bytea AS session, totp AS sealed FROM operators WHERE totp IS NOT NULL
+UNION ALL
+SELECT operator, digest, totp_pending FROM operator_sessions WHERE totp_pending IS NOT NULL
+ ORDER BY name"""
+_RESEAL = "UPDATE operators SET totp = $2 WHERE name = $1 AND totp = $3"
+_RESEAL_OFFERED = "UPDATE operator_sessions SET totp_pending = $2 WHERE digest = $1 AND totp_pending = $3"
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True):
-    """An operator as stored. `totp` and `totp_pending` are sealed. `is_over`: the password was printed for somebody,
-    and not used in time.
-    """
+    """A stored operator, `totp` sealed. `is_over`: the password was printed for somebody, and not used in time."""
 
     name: str
     role: Role
@@ -83,7 +79,6 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True):
     is_over: bool
     epoch: int
     totp: bytes | None
-    totp_pending: bytes | None
     language: str
     theme: str
     created_at: datetime
@@ -167,23 +162,14 @@ async def set_look(db: Database, name: str, *, language: str, theme: str) -> Non
 # -- codes -------------------------------------------------------------------------------------------------------------
 
 
-async def offer_totp(db: Database, sealer: Sealer, name: str, secret: str, *, epoch: int) -> bool:
-    """Store a secret that is shown to the operator; it is not in force before a code of it was entered.
-
-    False: the operator was reset since this epoch, so whoever asks for it is somebody else, maybe.
-    """
-    sealed = sealer.seal(secret.encode(), belongs_to=_belongs_to(name))
-    return await db.execute(_OFFER_TOTP, name, sealed, epoch) == 1
+def seal_totp(sealer: Sealer, name: str, secret: str) -> bytes:
+    """The secret as it is stored."""
+    return sealer.seal(secret.encode(), belongs_to=_belongs_to(name))
 
 
 def open_totp(sealer: Sealer, name: str, sealed: bytes) -> str:
     """The secret. Raises ConfigurationError if no master key opens it."""
     return sealer.open(sealed, belongs_to=_belongs_to(name)).decode()
-
-
-async def confirm_totp(db: Database, name: str, *, sealed: bytes) -> bool:
-    """Put the secret that was offered into force. False: another one was offered since."""
-    return await db.execute(_CONFIRM_TOTP, name, sealed) == 1
 
 
 async def remove_totp(db: Database, name: str) -> None:
@@ -196,25 +182,21 @@ async def use_step(db: Database, name: str, step: int) -> bool:
 
 
 async def reseal_operators(db: Database, sealer: Sealer) -> list[str]:
-    """Seal the secrets of codes under the first master key. Every one is opened before the first is written.
+    """Seal the secrets of codes under the first master key, also those that are not confirmed yet; return the names of
+    their operators. Every one is opened before the first is written.
 
     Raises:
         ConfigurationError: one does not open.
     """
     rows = await db.fetch(_SEALED)
-    opened = [(row, [_opened(sealer, row["name"], row[column]) for column in ("totp", "totp_pending")]) for row in rows]
-    for row, secrets in opened:
-        sealed = [_sealed(sealer, row["name"], secret) for secret in secrets]
-        await db.execute(_RESEAL, row["name"], *sealed, row["totp"], row["totp_pending"])
-    return [row["name"] for row in rows]
-
-
-def _opened(sealer: Sealer, name: str, sealed: bytes | None) -> bytes | None:
-    return None if sealed is None else sealer.open(sealed, belongs_to=_belongs_to(name))
-
-
-def _sealed(sealer: Sealer, name: str, plain: bytes | None) -> bytes | None:
-    return None if plain is None else sealer.seal(plain, belongs_to=_belongs_to(name))
+    secrets = [open_totp(sealer, row["name"], row["sealed"]) for row in rows]
+    for row, secret in zip(rows, secrets, strict=True):
+        sealed = seal_totp(sealer, row["name"], secret)
+        if row["session"] is None:
+            await db.execute(_RESEAL, row["name"], sealed, row["sealed"])
+        else:
+            await db.execute(_RESEAL_OFFERED, row["session"], sealed, row["sealed"])
+    return sorted({row["name"] for row in rows})
 
 
 def _belongs_to(name: str) -> str:

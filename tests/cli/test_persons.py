@@ -13,9 +13,10 @@ from core.settings import Settings
 from runtime import passwords
 from runtime.resources import Resources
 from storage.postgres.audit import list_acts
-from storage.postgres.operators import confirm_totp, disable_operator, find_operator, insert_operator, offer_totp
+from storage.postgres.operators import disable_operator, find_operator, insert_operator
 from tests.cli.conftest import Channel, Place
 from tests.cli.nodrop import Nodrop
+from tests.sealed import switch_codes_on
 
 PASSWORD = "correct horse battery"
 WRONG = "nodrop: the password or the code is wrong"
@@ -115,12 +116,7 @@ async def test_a_decision_wants_the_code_too_and_no_one_time_password(
     assert "one-time password" in (await nodrop(*decline, stdin=typed("bob"))).line
     await resources.db.execute("UPDATE operators SET must_change = false")
 
-    secret = pyotp.random_base32()
-    assert await offer_totp(resources.db, resources.sealer, "bob", secret, epoch=0)
-    offered = await find_operator(resources.db, "bob")
-    assert offered is not None
-    assert offered.totp_pending is not None
-    assert await confirm_totp(resources.db, "bob", sealed=offered.totp_pending)
+    secret = await switch_codes_on(resources.db, resources.sealer, "bob")
     assert WRONG in (await nodrop(*decline, stdin=typed("bob"))).err
     code = pyotp.TOTP(secret).at(int(resources.clock.read()))
     assert (await nodrop(*decline, stdin=typed("bob", code))).code == 0

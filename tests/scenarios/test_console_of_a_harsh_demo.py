@@ -529,7 +529,7 @@ async def a_second_operator_declines_a_large_refund(office: Office) -> None:
     assert await office.db.fetchval("SELECT count(*) FROM refunds WHERE order_no = $1", order.order_no) == 0
 
 
-@deed(DEEDS, "/ops/orders/{order_no}/attach")
+@deed(DEEDS, "/ops/lookup", "/ops/orders/{order_no}/attach")
 async def money_of_an_unknown_number_is_attached(office: Office) -> None:
     """It pays the order that ann names; what the channel says about the number stands on the page before."""
     number, scenario = await office.paid_elsewhere(), office.scenario
@@ -537,7 +537,7 @@ async def money_of_an_unknown_number_is_attached(office: Office) -> None:
     await scenario.put_off(order)
     await office.ann.open(f"/ops/orders/{order.order_no}")
     await office.ann.follow('main a[href$="/attach"]')
-    await office.ann.look(account="sandbox", number=number)
+    await office.ann.send("/ops/lookup", account="sandbox", number=number)
     await office.ann.reads("88.88")
     await office.ann.send("/attach")
     await scenario.until("paid", order)
@@ -867,9 +867,9 @@ async def answer(person: Person, case_id: int, *, notes: bool, order_no: str) ->
             await person.open(address)
         choice = Choice(address.rpartition("=")[2])
         if choice is Choice.ATTACH:
-            await person.look(order_no=order_no)
+            await person.send("/resolve", having="look", order_no=order_no)
         if await person.page.locator("main form.act").count():
-            await person.send("/resolve")
+            await person.send("/resolve", having="case_version")
             return choice
     raise AssertionError(f"no choice fits case {case_id}: {await person.text()}")
 

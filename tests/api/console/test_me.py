@@ -14,7 +14,7 @@ from flows.operators import reset_operator
 from runtime import passwords
 from runtime.resources import Resources
 from storage.postgres.audit import list_acts
-from storage.postgres.operators import Operator, find_operator, reseal_operators
+from storage.postgres.operators import Operator, find_operator, open_totp, reseal_operators
 from storage.sealing import Sealer, new_master_key
 from tests.api.conftest import MASTER_KEYS
 from tests.api.console.conftest import ConsoleClient, SignedIn
@@ -41,6 +41,16 @@ async def stored(resources: Resources) -> Operator:
     operator = await find_operator(resources.db, "alice")
     assert operator is not None
     return operator
+
+
+async def offered(resources: Resources) -> int:
+    """Secrets that were shown and are not confirmed yet."""
+    count: int = await resources.db.fetchval("SELECT count(*) FROM operator_sessions WHERE totp_pending IS NOT NULL")
+    return count
+
+
+def secrets_in(page: str) -> list[str]:
+    return [unescape(each) for each in re.findall(r"data-copy=\"([A-Z2-7]{32})\"", page)]
 
 
 def change(old: str = PASSWORD, new: str = NEW, again: str = NEW) -> dict[str, str]:
@@ -122,15 +132,15 @@ async def test_codes_that_are_asked_for_while_an_admin_resets_are_not_offered_to
 
     monkeypatch.setattr(PASSWORDS, "verify", verify_and_be_reset)
     assert (await alice.post("/ops/me/codes", {"password": PASSWORD})).status == 401
-    assert (await stored(resources)).totp_pending is None
+    assert await offered(resources) == 0
 
 
 async def test_codes_are_set_up_with_the_password_and_a_first_code(alice: ConsoleClient, resources: Resources) -> None:
     assert (await alice.post("/ops/me/codes", {"password": "wrong"})).status == 422
-    assert (await stored(resources)).totp_pending is None
+    assert await offered(resources) == 0
     page = (await alice.act("/ops/me/codes", {"password": PASSWORD})).body.decode()
     assert "<svg" in page
-    secret = unescape(re.findall(r"data-copy=\"([A-Z2-7]{32})\"", page)[0])
+    (secret,) = secrets_in(page)
     assert (await stored(resources)).totp is None, "not in force before a code was entered"
     assert (await alice.post("/ops/me/codes/confirm", {"code": "000000"})).status == 422
     code = pyotp.TOTP(secret).at(int(resources.clock.read()))
@@ -138,13 +148,67 @@ async def test_codes_are_set_up_with_the_password_and_a_first_code(alice: Consol
     assert "Codes are on" in shown.body.decode()
     assert secret not in shown.body.decode(), "it is not shown again"
     assert (await stored(resources)).totp is not None
+    assert await offered(resources) == 0
+
+
+async def test_a_secret_that_is_not_confirmed_is_seen_by_its_session_alone(
+    alice: ConsoleClient, signed_in: SignedIn, resources: Resources
+) -> None:
+    other = await signed_in(Role.VIEWER, "alice")
+    (secret,) = secrets_in((await alice.act("/ops/me/codes", {"password": PASSWORD})).body.decode())
+    code = pyotp.TOTP(secret).at(int(resources.clock.read()))
+    page = (await other.get("/ops/me")).body.decode()
+    assert secrets_in(page) == []
+    assert 'action="/ops/me/codes"' in page, "it may set up codes of its own"
+    assert (await other.post("/ops/me/codes/confirm", {"code": code})).status == 404
+    assert (await stored(resources)).totp is None
+    (own,) = secrets_in((await other.act("/ops/me/codes", {"password": PASSWORD})).body.decode())
+    assert own != secret
+    assert secrets_in((await alice.get("/ops/me")).body.decode()) == [secret]
+    await alice.act("/ops/me/codes/confirm", {"code": code})
+    assert secrets_in((await other.get("/ops/me")).body.decode()) == []
+    assert await offered(resources) == 0, "codes are on: no other secret may be put into force"
+
+
+async def test_a_secret_that_is_not_confirmed_ends(alice: ConsoleClient, resources: Resources) -> None:
+    (secret,) = secrets_in((await alice.act("/ops/me/codes", {"password": PASSWORD})).body.decode())
+    code = pyotp.TOTP(secret).at(int(resources.clock.read()))
+    await resources.db.execute("UPDATE operator_sessions SET totp_pending_at = totp_pending_at - interval '9 minutes'")
+    assert secrets_in((await alice.get("/ops/me")).body.decode()) == [secret]
+    await resources.db.execute("UPDATE operator_sessions SET totp_pending_at = totp_pending_at - interval '1 minute'")
+    assert secrets_in((await alice.get("/ops/me")).body.decode()) == []
+    assert (await alice.post("/ops/me/codes/confirm", {"code": code})).status == 404
+    assert (await stored(resources)).totp is None
+
+
+async def test_a_secret_whose_time_ends_while_its_code_is_checked_is_not_in_force(
+    alice: ConsoleClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from api.console import me
+
+    await alice.act("/ops/me/codes", {"password": PASSWORD})
+
+    async def is_right(*_: object) -> bool:
+        await resources.db.execute("UPDATE operator_sessions SET totp_pending_at = now() - interval '10 minutes'")
+        return True
+
+    monkeypatch.setattr(me, "check_code", is_right)
+    assert (await alice.post("/ops/me/codes/confirm", {"code": "123456"})).status == 404
+    assert (await stored(resources)).totp is None
+
+
+async def test_a_secret_that_is_not_confirmed_is_resealed_too(alice: ConsoleClient, resources: Resources) -> None:
+    (secret,) = secrets_in((await alice.act("/ops/me/codes", {"password": PASSWORD})).body.decode())
+    sealer = Sealer.from_setting(f"{new_master_key('next')},{MASTER_KEYS}")
+    assert await reseal_operators(resources.db, sealer) == ["alice"]
+    sealed = await resources.db.fetchval("SELECT totp_pending FROM operator_sessions")
+    assert sealed.startswith(b"next\0")
+    assert open_totp(sealer, "alice", sealed) == secret
 
 
 async def test_codes_are_switched_off_with_the_password_and_a_code(alice: ConsoleClient, resources: Resources) -> None:
     await test_codes_are_set_up_with_the_password_and_a_first_code(alice, resources)
     operator = await stored(resources)
-    from storage.postgres.operators import open_totp
-
     assert operator.totp is not None
     secret = open_totp(resources.sealer, "alice", operator.totp)
     code = pyotp.TOTP(secret).at(int(resources.clock.read()) + 30)

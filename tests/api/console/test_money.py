@@ -4,10 +4,14 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from html import unescape
+from typing import NoReturn
+from urllib.parse import urlencode
 
 import pytest
 from msgspec.structs import replace
 
+from core.acts import Line
+from core.errors import NotPossible
 from core.operators import Role
 from core.settings import Settings
 from runtime.resources import Resources
@@ -19,6 +23,7 @@ from tests.api.driver import Client, Response
 
 HIDDEN = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
 REASON = {"reason": "one cup was broken"}
+UNKNOWN = "INSERT INTO cases (reason, channel_account, out_trade_no) VALUES ('unknown_order', 'main', $1) RETURNING id"
 
 
 class Order:
@@ -215,18 +220,18 @@ async def test_a_number_is_looked_up_and_its_money_attached(
     signed_in: SignedIn, client: Client, paid: Paid, resources: Resources
 ) -> None:
     elsewhere, anna = await paid(), await signed_in(Role.OPERATOR)
-    looked = f"/ops/lookup?account=main&number={elsewhere.number}"
+    question = {"account": "main", "number": elsewhere.number}
     assert (await anna.get("/ops/lookup")).status == 200
-    assert f'href="/ops/orders/{elsewhere.order_no}"' in (await anna.get(looked)).body.decode()
+    assert f'href="/ops/orders/{elsewhere.order_no}"' in (await anna.post("/ops/lookup", question)).body.decode()
     for table in ("pending", "order_events", "payments", "orders"):
         await resources.db.execute(f"DELETE FROM {table} WHERE order_no = $1", elsewhere.order_no)  # noqa: S608 - ours
     placed = (await client.post("/v1/orders", terms())).json
-    assert "paid, " in text_of(await anna.get(looked))
+    assert "paid, " in text_of(await anna.post("/ops/lookup", question))
     address = f"/ops/orders/{placed['order_no']}/attach"
-    page = await anna.get(f"{address}?account=main&number={elsewhere.number}")
+    form = (await anna.get(address)).body.decode()
+    assert f'<input type="hidden" name="order_no" value="{placed["order_no"]}">' in form
+    page = await anna.post("/ops/lookup", {**question, "order_no": placed["order_no"]})
     assert "The order becomes paid by it" in text_of(page)
-    by_lookup = await anna.get(f"{looked}&order_no={placed['order_no']}")
-    assert form_of(by_lookup, address) == form_of(page, address)
     assert (await sent(anna, address, page)).status == 303
     state = await find_state(resources.db, placed["order_no"])
     assert state is not None
@@ -236,20 +241,63 @@ async def test_a_number_is_looked_up_and_its_money_attached(
         f"/ops/orders/{other['order_no']}/attach", {"account": "main", "number": elsewhere.number, **REASON}
     )
     assert (refused.status, "known here" in text_of(refused)) == (409, True)
-    assert "has a number of this form" in text_of(await anna.get("/ops/lookup?account=main&number=a+b"))
+    assert "has a number of this form" in text_of(await anna.post("/ops/lookup", {"account": "main", "number": "a b"}))
 
 
-async def test_each_question_to_a_channel_is_written_down(signed_in: SignedIn, resources: Resources) -> None:
-    """Looking at the form asks nobody."""
+async def test_each_question_to_a_channel_is_written_down(
+    signed_in: SignedIn, client: Client, account: str, resources: Resources
+) -> None:
+    placed = (await client.post("/v1/orders", terms(account=account, order_no="S-1"))).json
+    sql = (
+        "INSERT INTO cases (reason, channel_account, out_trade_no) VALUES ('unknown_order', 'main', 'n-3') RETURNING id"
+    )
+    case = f"/ops/cases/{await resources.db.fetchval(sql)}/resolve"
     anna = await signed_in(Role.OPERATOR)
-    await anna.get("/ops/lookup")
-    await anna.get("/ops/lookup?account=main&number=n-1")
-    await anna.get("/ops/lookup?account=main&number=n-2&order_no=S-1")
+    await anna.post("/ops/lookup", {"account": "main", "number": ""})
+    await anna.post("/ops/lookup", {"account": "main", "number": "n-1"})
+    await anna.post("/ops/lookup", {"account": "main", "number": "n-2", "order_no": placed["order_no"]})
+    await anna.post(case, {"look": "true", "order_no": ""})
+    await anna.post(case, {"look": "true", "order_no": placed["order_no"]})
     rows = await find_acts(resources.db, Filters(action="order.lookup"), limit=9)
     assert [(row.by, row.subject, row.detail) for row in rows] == [
+        (anna.name, "S-1", {"account": "main", "number": "n-3"}),
         (anna.name, "S-1", {"account": "main", "number": "n-2"}),
         (anna.name, "main", {"account": "main", "number": "n-1"}),
     ]
+
+
+async def test_no_page_asks_a_channel(
+    signed_in: SignedIn, client: Client, account: str, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser may fetch a page that nobody wants to see."""
+    placed = (await client.post("/v1/orders", terms(account=account))).json
+    sql = (
+        "INSERT INTO cases (reason, channel_account, out_trade_no) VALUES ('unknown_order', 'main', 'n-1') RETURNING id"
+    )
+    case = f"/ops/cases/{await resources.db.fetchval(sql)}/resolve"
+    order_no = placed["order_no"]
+    anna = await signed_in(Role.OPERATOR)
+    asked: list[str] = []
+
+    async def look_up(_: Resources, _account: str, number: str) -> NoReturn:
+        asked.append(number)
+        raise NotPossible(Line("attach.wrong_number", {"channel": "sandbox"}))
+
+    monkeypatch.setattr("flows.attach.look_up", look_up)
+    monkeypatch.setattr("api.console.lookup.look_up", look_up)
+    question = {"account": "main", "number": "n-1", "order_no": order_no}
+    for address, fields in (
+        ("/ops/lookup", question),
+        (f"/ops/orders/{order_no}/attach", question),
+        (case, {"choice": "attach", "order_no": order_no, "look": "true"}),
+    ):
+        page = await anna.get(f"{address}?{urlencode(fields)}")
+        assert (page.status, asked) == (200, []), address
+        sent_form = await anna.post(case if address == case else "/ops/lookup", fields)
+        assert "has a number of this form" in text_of(sent_form), address
+        assert asked == ["n-1"], address
+        asked.clear()
+    assert len(await find_acts(resources.db, Filters(action="order.lookup"), limit=9)) == 3
 
 
 # -- cases and accounts ------------------------------------------------------------------------------------------------
@@ -339,7 +387,6 @@ async def test_every_page_is_there_in_each_language(signed_in: SignedIn, paid: P
         order.refund,
         f"/ops/approvals/{number}",
         "/ops/lookup",
-        f"/ops/lookup?account=main&number={order.number}",
         *(f"{order.page}/{act}" for act in ("query", "close", "accept", "attach")),
     ):
         page = await anna.get(address, accept_language=lang)

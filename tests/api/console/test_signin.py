@@ -26,17 +26,16 @@ from runtime import passwords
 from runtime.resources import Resources
 from storage.postgres.audit import list_acts
 from storage.postgres.operators import (
-    confirm_totp,
     disable_operator,
     find_operator,
     insert_operator,
-    offer_totp,
     reset_operator,
     set_role,
 )
 from storage.postgres.sign_in_limits import Limit
 from tests.api.console.conftest import FORM, ORIGIN, SignedIn
 from tests.api.driver import Client, Response
+from tests.sealed import switch_codes_on
 
 PASSWORD = "a kettle, blue, for tea"
 
@@ -485,14 +484,7 @@ NOON = 1_800_000_010.0
 @pytest.fixture
 async def secret(alice: None, resources: Resources) -> str:
     """The secret of alice's codes, which are on."""
-    secret = pyotp.random_base32()
-    await offer_totp(resources.db, resources.sealer, "alice", secret, epoch=0)
-    operator = await find_operator(resources.db, "alice")
-    assert operator is not None
-    assert operator.totp_pending is not None
-    assert secret.encode() not in operator.totp_pending
-    assert await confirm_totp(resources.db, "alice", sealed=operator.totp_pending)
-    return secret
+    return await switch_codes_on(resources.db, resources.sealer, "alice")
 
 
 @pytest.fixture

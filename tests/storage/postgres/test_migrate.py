@@ -73,6 +73,7 @@ ALL = [
     "0057_refused_claims.sql",
     "0058_refused_by_claim.sql",
     "0060_phrases.sql",
+    "0063_codes_of_a_session.sql",
 ]
 
 

@@ -15,7 +15,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
     orders: int = 1500
     clients: tuple[int, ...] = ()
-    callbacks: int = 1200
+    callbacks: int = 1800
     queries: int = 10_000
     backlog: int = 500
     channel_queries: int = 400

@@ -18,7 +18,7 @@ from channels.adapters import ADAPTERS
 TINY = Sizes(
     orders=3,
     clients=(2,),
-    callbacks=4,
+    callbacks=6,
     queries=5,
     deliveries=4,
     backlog=5,
@@ -48,8 +48,8 @@ FIGURES = {
     | {f"{figure}_open" for figure in TIMES | {"rate"}},
     "usual": {f"{name}_{figure}" for name in ("nodrop", "usual") for figure in SOLD}
     | {"ratio_cpu_ours", "ratio_finished_per_s"},
-    "callbacks": {"callbacks_per_s", "paid_when_acknowledged", "open_rate"}
-    | {f"{name}_{which}" for name in ("closed", "open") for which in LATENCIES}
+    "callbacks": {"callbacks_per_s", "paid_when_acknowledged", "open_rate", "steady_rate"}
+    | {f"{name}_{which}" for name in ("closed", "open", "steady") for which in LATENCIES}
     | CPU,
     "queries": {"queries_per_s", "last_one_late", "channel_calls"} | CPU,
     "backlog": {"backlog", "beside_ideal", "busiest_second"},
@@ -170,7 +170,7 @@ def _check_counts(name: str, figures: dict[str, tuple[float, int]]) -> None:
             assert figures["commits_2"][0] >= 1
             assert figures["statements_lone"][0] >= 1
         case "callbacks":
-            assert figures["closed_p50"][1] == figures["open_p50"][1] == TINY.callbacks / 2
+            assert figures["closed_p50"][1] == figures["open_p50"][1] == figures["steady_p50"][1] == TINY.callbacks / 3
         case "queries":
             assert figures["last_one_late"][1] == TINY.queries
         case "rearm":

@@ -134,8 +134,8 @@ class AnythingSaid(RuleBasedStateMachine):
         arm_no = row.arm_no if row is not None and scheduled else None
         decision = self._query(key, evidence, arm_no=arm_no)
         if decision.query:
-            asked = self._ask(decision.query, others, free=is_free_of_money)
-            self._query(key, evidence, approval=Approval(queried=asked, is_new=is_new))
+            queried = self._ask(decision.query, others, free=is_free_of_money)
+            self._query(key, evidence, approval=Approval(queried=queried, is_new=is_new))
 
     @rule(index=indexes, statement=statements, transaction=transactions)
     def callback_arrives(self, index: int, statement: Statement, transaction: str) -> None:
@@ -191,14 +191,14 @@ class AnythingSaid(RuleBasedStateMachine):
     )
     def another_payment_is_started(self, account: str, origin: Origin, answers: list[Statement]) -> None:
         open_keys = tuple(payment.key for payment in self._state().open_payments())
-        asked = self._ask(open_keys, answers, free=is_verified_unpaid)
+        queried = self._ask(open_keys, answers, free=is_verified_unpaid)
         terms = self._terms(account, origin)
         start = partial(
             start_payment,
             terms=terms,
             rules=self._rules_of(account),
-            unclear=tuple(key for key in open_keys if key not in asked),
-            queried=asked,
+            unclear=tuple(key for key in open_keys if key not in queried),
+            queried=queried,
         )
         self._commit(lambda state, _: start(_existing(state)))
 
@@ -319,13 +319,13 @@ class AnythingSaid(RuleBasedStateMachine):
 
     def _ask(self, keys: tuple[PaymentKey, ...], answers: list[Statement], *, free: IsFree) -> Queried:
         """Query these payments without a capture. Returns those that the channel calls free of money."""
-        asked = {}
+        queried = {}
         for key, statement in zip(keys, answers, strict=False):
             evidence = self._evidence(key, statement, "own")
             self._query(key, evidence, after_capture=True)
             if free(self.door.payments[key], evidence):
-                asked[key] = self.door.payments[key].capture_requested_at
-        return asked
+                queried[key] = self.door.payments[key].capture_requested_at
+        return queried
 
     def _evidence(self, key: PaymentKey, statement: Statement, transaction: str) -> Evidence:
         kind, fields = statement

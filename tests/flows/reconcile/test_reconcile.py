@@ -967,7 +967,7 @@ async def test_a_row_whose_ids_are_not_known_is_resolved_by_the_channel(
     state = await reconciliation.order_paid_at_channel()
     transaction = reconciliation.harness.transaction_of(state.payments[0])
     monkeypatch.setattr(patience, "LOOK_AGAIN_S", 0.0)
-    asked = resolve_rows(reconciliation, monkeypatch, [(state.payments[0].out_trade_no,), ChannelRefused("none"), ()])
+    queried = resolve_rows(reconciliation, monkeypatch, [(state.payments[0].out_trade_no,), ChannelRefused("none"), ()])
     lines = [
         reconciliation.statement_line(state.payments[0], out_trade_no="", transaction_id=transaction),
         *(
@@ -979,7 +979,7 @@ async def test_a_row_whose_ids_are_not_known_is_resolved_by_the_channel(
     run = await reconciliation.run_file(tmp_path / "s.csv", HEADER + "".join(lines))
 
     assert (run.counts["repaired"], run.counts["unknown"]) == (1, 2)
-    assert len(asked) == 3
+    assert len(queried) == 3
     assert await reconciliation.order_status(state) is OrderStatus.PAID
 
 
@@ -990,14 +990,14 @@ async def test_a_row_that_the_channel_does_not_resolve_needs_a_person(
     state = await reconciliation.order_paid_at_channel()
     monkeypatch.setattr(patience, "ATTEMPTS_MAX", 2)
     answers: list[tuple[str, ...] | Exception] = [ChannelUnavailable(), ChannelUnreadable()]
-    asked = resolve_rows(reconciliation, monkeypatch, answers)
+    queried = resolve_rows(reconciliation, monkeypatch, answers)
     text = HEADER + reconciliation.statement_line(state.payments[0], out_trade_no="", transaction_id="ch-1", amount=1)
 
     dry = await reconciliation.run_file(tmp_path / "s.csv", text, dry_run=True)
-    assert (dry.counts["unknown"], asked) == (1, [])
+    assert (dry.counts["unknown"], queried) == (1, [])
     run = await reconciliation.run_file(tmp_path / "s.csv", text)
 
-    assert (run.counts["unconfirmed"], len(asked)) == (1, 2)
+    assert (run.counts["unconfirmed"], len(queried)) == (1, 2)
     assert await reconciliation.harness.cases() == ["statement_unconfirmed"]
 
 

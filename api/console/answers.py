@@ -83,8 +83,8 @@ async def _look(context: Context, visit: Visit, case: CaseRow, form: AnswerForm)
     form = msgspec.structs.replace(form, choice=Choice.ATTACH)
     if not form.order_no:
         return await _page(context, visit, case, form)
-    asked = {"account": case.account or "", "number": case.out_trade_no or ""}
-    await visit.record(ActName.ORDER_LOOKUP, form.order_no, asked)
+    looked_up = {"account": case.account or "", "number": case.out_trade_no or ""}
+    await visit.record(ActName.ORDER_LOOKUP, form.order_no, looked_up)
     try:
         preview = await preview_answer(context.resources, case.id, _answer(form, None))
     except NotPossible as impossible:

@@ -5,6 +5,7 @@ Every key is another one. It is the product of two primes found in this process,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import count
 
@@ -19,8 +20,8 @@ _generate, _load = rsa.generate_private_key, serialization.load_pem_private_key
 class QuickKeys:
     """Keys of the primes that were found so far: the n-th prime is paired with all before it."""
 
-    def __init__(self) -> None:
-        self._primes: list[int] = []
+    def __init__(self, primes: Iterable[int] = ()) -> None:
+        self._primes = list(primes)
         self._pairs = ((first, second) for first in count(1) for second in range(first))
 
     def generate(self, public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
@@ -44,9 +45,12 @@ class QuickKeys:
             self._primes += (numbers.p, numbers.q)
 
 
-def install(primes: int = 0) -> None:
-    """Let everything in this process make and read its keys so, and its forks with `primes` that all of them have."""
-    keys = QuickKeys()
+def install(primes: int = 0, *, known: Iterable[int] = ()) -> None:
+    """Let everything in this process make and read its keys so, and its forks with `primes` that all of them have.
+
+    With `known` primes the keys are the same ones in every process, in the same order.
+    """
+    keys = QuickKeys(known)
     keys.find_primes(primes)
     rsa.generate_private_key = keys.generate  # type: ignore[assignment]
     serialization.load_pem_private_key = lru_cache(maxsize=64)(keys.load)  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from secrets import randbelow
 from typing import Literal
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
 from simulator.kernel.base import Account, Opened
+from simulator.kernel.clock import utc_now
 from simulator.kit.rsa_keys import new_key, private_pem, public_pem, read_private_key, read_public_key
 
 _ISSUER = {
@@ -173,7 +174,7 @@ def _certificate(
     public_key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
     name: str,
 ) -> str:
-    now = datetime.now(UTC)
+    now = utc_now()
     builder = x509.CertificateBuilder(
         issuer_name=x509.Name([x509.NameAttribute(oid, value) for oid, value in _ISSUER.items()]),
         subject_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]),

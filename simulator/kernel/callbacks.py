@@ -15,14 +15,13 @@ from hashlib import sha256
 from typing import Protocol, Self, runtime_checkable
 
 from msgspec.structs import replace
-from pyreqwest.client import Client
 
 from simulator.kernel.base import Accounts, Channel, Event, Message
 from simulator.kernel.clock import Clock, Timers
 from simulator.kernel.deliveries import AcknowledgedCallback, SentAs, Tally
 from simulator.kernel.faults import Fault, FaultProfile, Faults, draw
 from simulator.kernel.ledger import Key, Payment, PaymentStatus
-from simulator.kit.http_client import ClientResponse, NoResponse, exchange, http_client
+from simulator.kit.http_client import AnyClient, ClientResponse, NoResponse, exchange, http_client
 
 AT_ONCE_MAX = 256
 """Limit of concurrent deliveries. The deadline of a waiting delivery begins when it is sent."""
@@ -67,6 +66,7 @@ class CallbackSender:
         pay_url: Callable[[Payment], str],
         speed: float,
         now: Clock,
+        client: AnyClient | None = None,
     ) -> None:
         self.acknowledged: deque[AcknowledgedCallback] = deque(maxlen=ACKNOWLEDGEMENTS_MAX)
         self.tallies: dict[Key, Tally] = {}
@@ -82,10 +82,10 @@ class CallbackSender:
         self._scheduled: dict[str, dict[str, Event]] = {}
         self._settled: set[str] = set()
         self._slots = asyncio.Semaphore(AT_ONCE_MAX)
-        self._client: Client | None = None
+        self._client = client
 
     async def __aenter__(self) -> Self:
-        self._client = http_client()
+        self._client = self._client or http_client()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,7 +13,8 @@ _ANCHOR = time.time() - time.monotonic()
 
 
 def utc_now() -> datetime:
-    return datetime.now(UTC)
+    """Return the time that `time.time` has, which a simulated world replaces."""
+    return datetime.fromtimestamp(time.time(), UTC)
 
 
 def steady_s() -> float:

@@ -34,6 +34,7 @@ from simulator.kernel.ledger import (
     Terms,
 )
 from simulator.kernel.traffic import Traffic
+from simulator.kit.http_client import AnyClient
 
 
 class Simulation:
@@ -51,17 +52,19 @@ class Simulation:
         payments_max: int = PAYMENTS_MAX,
         callbacks_anywhere: bool = False,
         now: Clock = utc_now,
+        client: AnyClient | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self.channels = channels
         self.base_url = ""
         self.urls: dict[str, str] = {}
         self._clock = now
         self.accounts: dict[str, Account] = {}
-        self.faults = Faults(seed)
+        self.faults = faults or Faults(seed)
         self.ledger = Ledger(payments_max)
         self.traffic = Traffic()
         self.sender = CallbackSender(
-            channels, self.accounts, self.faults, pay_url=self.pay_url, speed=speed, now=self.now
+            channels, self.accounts, self.faults, pay_url=self.pay_url, speed=speed, now=self.now, client=client
         )
         self._payments_max = payments_max
         self._callbacks_anywhere = callbacks_anywhere
@@ -364,30 +367,30 @@ def _number_of(row: Row | tuple[str, ...]) -> str:
 
 
 def _paid_event(payment: Payment, at: datetime) -> Event:
-    callback_id = _callback_id(EventType.PAYMENT_PAID, payment.key)
+    callback_id = id_of_callback(EventType.PAYMENT_PAID, payment.key)
     return Event(callback_id=callback_id, type=EventType.PAYMENT_PAID, created_at=at, payment=payment)
 
 
 def _agreed_event(payment: Payment, at: datetime) -> Event:
     again = () if payment.agreements < 2 else (str(payment.agreements),)  # noqa: PLR2004 - the second approval
-    callback_id = _callback_id(EventType.PAYMENT_AGREED, payment.key, *again)
+    callback_id = id_of_callback(EventType.PAYMENT_AGREED, payment.key, *again)
     return Event(callback_id=callback_id, type=EventType.PAYMENT_AGREED, created_at=at, payment=payment)
 
 
 def _reversed_event(payment: Payment, at: datetime) -> Event:
-    callback_id = _callback_id(EventType.APPROVAL_REVERSED, payment.key)
+    callback_id = id_of_callback(EventType.APPROVAL_REVERSED, payment.key)
     return Event(callback_id=callback_id, type=EventType.APPROVAL_REVERSED, created_at=at, payment=payment)
 
 
 def _refund_event(payment: Payment, refund: Refund, at: datetime) -> Event:
-    callback_id = _callback_id(EventType.REFUND_SUCCEEDED, refund.key)
+    callback_id = id_of_callback(EventType.REFUND_SUCCEEDED, refund.key)
     return Event(
         callback_id=callback_id, type=EventType.REFUND_SUCCEEDED, created_at=at, payment=payment, refund=refund
     )
 
 
 def _dispute_event(dispute: Dispute, payment: Payment) -> Event:
-    callback_id = _callback_id(EventType.DISPUTE_CHANGED, payment.key, dispute.dispute_id, str(dispute.sequence))
+    callback_id = id_of_callback(EventType.DISPUTE_CHANGED, payment.key, dispute.dispute_id, str(dispute.sequence))
     return Event(
         callback_id=callback_id,
         type=EventType.DISPUTE_CHANGED,
@@ -403,7 +406,7 @@ def _console_refund_no(payment: Payment) -> str:
     return "re_" + blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _callback_id(type_: EventType, key: Key, *more: str) -> str:
+def id_of_callback(type_: EventType, key: Key, *more: str) -> str:
     return "cb_" + blake2b("\x1f".join((type_, *key, *more)).encode(), digest_size=12).hexdigest()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hmac
 import zlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from secrets import token_hex
 from typing import Any
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from simulator.kernel.base import Account
+from simulator.kernel.clock import utc_now
 from simulator.kit.rsa_keys import new_key, read_private_key
 from simulator.paypal.wire import VerifyBody, instant
 
@@ -167,7 +168,7 @@ def other_key() -> str:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+    now = utc_now()
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
 
-from simulator.kit.http_client import NoResponse, exchange, http_client
+from simulator.kit.http_client import AnyClient, NoResponse, exchange, http_client
 
 REDIRECTS_MAX = 5
 PAGE_BYTES_MAX = 1024 * 1024
@@ -45,10 +45,10 @@ class Browser:
     `referer` is what it says of where it comes from; empty: nothing.
     """
 
-    def __init__(self, timeout_s: float = TIMEOUT_S, *, referer: str = "") -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, *, referer: str = "", client: AnyClient | None = None) -> None:
         self._timeout_s = timeout_s
         self._referer = {"referer": referer} if referer else {}
-        self._client = http_client()
+        self._client = client or http_client()
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ import gzip
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import lru_cache, partial
 from hashlib import blake2b, sha1
 from http import HTTPStatus
@@ -21,6 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from simulator.kernel.base import Account, Accounts, Event, EventType, Message, Opened
+from simulator.kernel.clock import utc_now
 from simulator.kernel.dispatch import Call, Operation
 from simulator.kernel.faults import CallKind
 from simulator.kernel.simulation import Simulation
@@ -237,7 +238,7 @@ def _operation(
 def _with_fresh_keys(account: Account, keys: Keys) -> Opened:
     """Add a key pair for the merchant, and before the old ones a platform certificate and a channel key."""
     ours, serial = private_pem(new_key()), token_hex(20).upper()
-    platform = [new_platform_key(datetime.now(UTC)), *keys.platform]
+    platform = [new_platform_key(utc_now()), *keys.platform]
     public_keys = [new_public_key(), *keys.public_keys]
     fresh = replace(
         keys, merchants={**keys.merchants, serial: public_of(ours)}, platform=platform, public_keys=public_keys

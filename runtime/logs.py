@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from functools import partial
 from pathlib import Path
+from time import time
 from traceback import walk_tb
 from types import TracebackType
 from typing import BinaryIO
@@ -77,7 +78,7 @@ def _line(_logger: object, level: str, fields: EventDict, *, is_debug: bool) -> 
     """
     event, request_id = fields.get("event"), REQUEST_ID.get()
     line: dict[str, object] = {
-        "at": f"{datetime.now(UTC).isoformat()[:-6]}Z",
+        "at": f"{datetime.fromtimestamp(time(), UTC).isoformat()[:-6]}Z",
         "level": level,
         "event": event if isinstance(event, str) and _EVENT.fullmatch(event) else "event_unnamed",
     }

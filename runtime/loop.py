@@ -42,9 +42,14 @@ async def run_periodically(name: str, interval_s: float, run_once: RunOnce, stop
             log.info("loop_works_again", name=name)
             is_failing = False
         if result is not True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), wait_s)
+            await pause(stop, wait_s)
             wait_s = interval_s
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """The wait of a loop between two runs, for `stop` to be set or the time to pass."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 def first_wait_s(name: str, interval_s: float) -> float:

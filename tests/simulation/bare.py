@@ -1,0 +1,159 @@
+"""A world with a channel, a merchant and no faults, for tests of the inner half: `python -m tests.simulation.bare SCENE
+SEED URL` runs a scene and prints what came of it as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation import start
+
+if __name__ == "__main__":
+    start.begin(int(sys.argv[2]))
+
+import msgspec
+
+from core.account import AccountConfig
+from core.settings import read_settings
+from simulator.kernel import control, dispatch
+from simulator.kernel.simulation import Simulation
+from simulator.kit.asgi import App
+from simulator.sandbox.channel import Sandbox
+from storage.postgres.accounts import put_account
+from storage.postgres.api_keys import create_api_key
+from storage.postgres.database import Database
+from storage.sealing import Sealer, new_master_key
+from tests.simulation import clock
+from tests.simulation.direct import Answer, DirectNetwork, call
+from tests.simulation.world import PUBLIC_URL, World, open_world
+
+if TYPE_CHECKING:
+    from tests.simulation.processes import Process
+
+CHANNEL_PORT, MERCHANT_PORT = 9001, 9100
+CHANNEL_URL = f"http://127.0.0.1:{CHANNEL_PORT}"
+
+
+class Bare:
+    """The world and who is around it. `notified` are the types of notifications and when they came."""
+
+    def __init__(self, world: World, network: DirectNetwork, simulation: Simulation, db: Database, key: str) -> None:
+        self.world = world
+        self.db = db
+        self.notified: list[tuple[float, str]] = []
+        self._simulation = simulation
+        self._network = network
+        self._key = key
+        network.apps[MERCHANT_PORT] = self._take_notification
+
+    async def place(self, process: Process, order_no: str, **terms: Any) -> Answer:
+        """Place an order at a process. Raises Crashed."""
+        assert process.app is not None, "it does not serve"
+        body = {
+            "order_no": order_no,
+            "amount": 8888,
+            "currency": "CNY",
+            "subject": "Tea, 250 g",
+            "account": "sandbox",
+            "notify_url": f"http://127.0.0.1:{MERCHANT_PORT}/notifications",
+            **terms,
+        }
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        request = call(process.app, "POST", f"{PUBLIC_URL}/v1/orders", headers, msgspec.json.encode(body))
+        return await process.serve(request)
+
+    async def pay(self, answer: Answer) -> None:
+        """Pay at the channel, whose callback is lost."""
+        number = msgspec.json.decode(answer.body)["payments"][0]["out_trade_no"]
+        url = f"{CHANNEL_URL}/control/payments/{number}/pay"
+        paid = await call(self._network.apps[CHANNEL_PORT], "POST", url, body=b'{"at_fault": {"callback": "lost"}}')
+        assert paid.status == 200, paid.body
+
+    async def until_paid(self, *order_nos: str, within_s: float = 7200.0) -> float:
+        """Wait until these orders are paid here; return the time."""
+        async with asyncio.timeout(within_s):
+            while self._count_unpaid(order_nos):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(1.0)  # a second of the world
+        return clock.TIME.seconds
+
+    def _count_unpaid(self, order_nos: tuple[str, ...]) -> int:
+        sql = "SELECT count(*) FROM orders WHERE order_no = ANY($1) AND status = 'paid'"
+        return len(order_nos) - int(self.world.postgres.run("fetchval", sql, list(order_nos)))
+
+    async def _take_notification(self, _scope: Any, receive: Any, send: Any) -> None:
+        self.notified.append((clock.TIME.seconds, msgspec.json.decode((await receive())["body"])["type"]))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@asynccontextmanager
+async def open_bare(seed: int, url: str) -> AsyncIterator[Bare]:
+    """A world with an account, whose processes are not started."""
+    master_key = new_master_key("first")
+    secret = "whsec_" + b64encode(token_bytes(32)).decode()
+    channel = Sandbox()
+    simulation = Simulation({"sandbox": channel}, seed=seed, now=clock.now)
+    simulation.base_url = simulation.urls["sandbox"] = CHANNEL_URL
+    app = App([*dispatch.routes(simulation, channel), *control.routes(simulation)], now=clock.now)
+    network = DirectNetwork({CHANNEL_PORT: app})
+    environ = {"NODROP_MASTER_KEYS": master_key, "NOTIFY_SECRETS": secret}
+    async with open_world(seed, database_url=url, environ=environ, network=network) as world:
+        db = Database.from_settings(read_settings(world.environ))
+        await db.open()
+        opened = channel.open_account("sandbox", f"{PUBLIC_URL}/callbacks/sandbox")
+        simulation.accounts[opened.account.merchant_id] = opened.account
+        account = AccountConfig(
+            name="sandbox", channel="sandbox", rate_per_s=200, base_url=CHANNEL_URL, credentials=opened.credentials
+        )
+        await put_account(db, Sealer.from_setting(master_key), account)
+        _, key = await create_api_key(db, "shop")
+        yield Bare(world, network, simulation, db, key)
+
+
+# -- scenes ------------------------------------------------------------------------------------------------------------
+
+
+async def paid_without_callback(bare: Bare) -> dict[str, Any]:
+    """Three orders are paid, no callback comes."""
+    api = await bare.world.start("api", "api")
+    await bare.world.start("worker", "worker")
+    for number in range(3):
+        placed = await bare.place(api, f"order-{number}")
+        assert placed.status == 201, placed.body
+        await asyncio.sleep(7.0)
+        await bare.pay(placed)
+    paid_at = await bare.until_paid("order-0", "order-1", "order-2")
+    await asyncio.sleep(5.0)
+    return {"paid_at": paid_at, "notified": [kind for _, kind in bare.notified]}
+
+
+SCENES: dict[str, Callable[[Bare], Awaitable[dict[str, Any]]]] = {
+    scene.__name__: scene for scene in (paid_without_callback,)
+}
+
+
+def main() -> None:
+    name, seed, url = sys.argv[1:]
+
+    async def play() -> None:
+        began_s = clock.REAL_MONOTONIC()
+        async with open_bare(int(seed), url) as bare:
+            result = await SCENES[name](bare)
+            result |= {"digest": bare.world.events.digest, "events": bare.world.events.lines}
+        result["real_s"] = clock.REAL_MONOTONIC() - began_s
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+
+    start.run(play)
+    sys.stdout.flush()
+    os._exit(0)  # nothing of the processes that were killed runs any more
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""Redis of a world: fakeredis with the real Lua in this process, reached by the product's own client code.
+
+Its clock is the world's, whatever clock the process has that calls it. Delays, lost connections and a server that
+refuses, hangs, is read-only, full, flushed or restarted are made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from contextlib import suppress
+from contextvars import Context
+from enum import StrEnum
+from random import Random
+from typing import Any
+
+from fakeredis import FakeServer
+from fakeredis._commands import command
+from fakeredis._helpers import SimpleError
+from fakeredis._socket import AsyncFakeSocket
+from fakeredis.aioredis import FakeAsyncRedisConnection, FakeReader, FakeWriter
+from redis.asyncio import BlockingConnectionPool
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+import storage.redis.client as client_module
+from storage.redis.address import RedisAddress
+from storage.redis.connection import ACQUIRE_TIMEOUT_S, CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
+from tests.simulation.events import Events
+
+_DELAY_S = 0.0002
+"""Mean time of the way to Redis, and of the way back."""
+
+_INFO = b"redis_version:7.4.1\r\nmaxmemory_policy:noeviction\r\n"
+
+WRITES = frozenset(
+    "set mset msetnx zadd zrem zremrangebyscore hset hdel incrby decrby expire pexpire del rpush ltrim flushall flushdb"
+    " hincrby incr decr".split()
+)
+GROWS = WRITES - frozenset("zrem zremrangebyscore hdel expire pexpire del ltrim flushall flushdb".split())
+_READ_ONLY = "READONLY You can't write against a read only replica."
+_FULL = "OOM command not allowed when used memory > 'maxmemory'."
+
+
+class State(StrEnum):
+    UP = "up"
+    REFUSING = "refusing"
+    FROZEN = "frozen"
+    """It accepts connections and answers nothing until its end; then it does what it was sent."""
+
+
+class Redis:
+    """The server of one world. Its state is changed by the world's schedule."""
+
+    def __init__(self, random: Random, events: Events) -> None:
+        self.fake: Any = FakeServer(version=(7, 4))
+        vars(self.fake)["simulated"] = self
+        self.is_read_only = False
+        self.is_full = False
+        self.commands = 0
+        self.delay_s = _DELAY_S
+        self._random = random
+        self._events = events
+        self._state = State.UP
+        self._connections: set[Connection] = set()
+        self._kept: list[tuple[AsyncFakeSocket, bytes]] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def be(self, state: State) -> None:
+        """Change the state. One that refuses has closed every connection."""
+        self._events.note("redis", state=state)
+        self._state = state
+        if state is State.REFUSING:
+            self.cut_all()
+            self._kept.clear()
+        if state is State.UP:
+            kept, self._kept = self._kept, []
+            for socket, data in kept:
+                self.run(socket, data)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def flush(self) -> None:
+        """FLUSHALL."""
+        self._events.note("redis", state="flushed")
+        for database in self.fake.dbs.values():
+            database.clear()
+
+    def restart(self, *, is_empty: bool) -> None:
+        """Close every connection and forget the scripts; with `is_empty` all data, too."""
+        self._events.note("redis", state="restarted", empty=is_empty)
+        self.cut_all()
+        self.fake.script_cache.clear()
+        if is_empty:
+            for database in self.fake.dbs.values():
+                database.clear()
+
+    def cut_all(self) -> None:
+        for connection in list(self._connections):
+            connection.cut()
+
+    def travel_s(self) -> float:
+        """A time of one way to it."""
+        return self._random.expovariate(1.0) * self.delay_s
+
+    def is_done_anyway(self) -> bool:
+        return self._random.random() < 0.5
+
+    async def answer(self) -> None:
+        """Wait until it takes connections. Raises ConnectionRefusedError while nothing listens."""
+        while self._state is State.FROZEN:
+            await self._changed.wait()
+        if self._state is State.REFUSING:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nothing listens")
+
+    def run(self, socket: AsyncFakeSocket, data: bytes) -> None:
+        """Do commands now, by the clock of the server; later, while it hangs."""
+        if self._state is State.FROZEN:
+            self._kept.append((socket, data))
+            return
+        self.commands += 1
+        if socket.responses is not None:
+            _OWN.run(socket.sendall, data)
+
+    def opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+
+_OWN = Context()
+"""The context of the server: no process, so no wrong clock."""
+
+
+class Socket(AsyncFakeSocket):
+    """fakeredis's end of a connection, with `INFO`, and with the refusals of a server that is read-only or full."""
+
+    @command(name="INFO", fixed=(), repeat=(bytes,))
+    def info(self, *_sections: bytes) -> bytes:
+        return _INFO
+
+    def hrandfield(self, key: Any, *args: bytes) -> Any:
+        """As Redis, whose answer for no hash is an empty list if a count is given."""
+        return super().hrandfield(key, *args) or ([] if args else None)
+
+    def _run_command(self, func: Any, sig: Any, args: Any, from_script: bool) -> Any:
+        server: Any = self._server
+        simulated: Redis = server.simulated
+        if simulated.is_read_only and sig.name in WRITES:
+            raise SimpleError(_READ_ONLY)
+        if simulated.is_full and sig.name in GROWS:
+            raise SimpleError(_FULL)
+        return super()._run_command(func, sig, args, from_script)
+
+
+class Connection(FakeAsyncRedisConnection):
+    """A connection of one process, over which commands and answers travel."""
+
+    def __init__(self, *, simulated: Redis, **options: Any) -> None:
+        self._simulated = simulated
+        self._is_cut = False
+        self._is_answered = True
+        super().__init__(server=simulated.fake, **options)
+
+    def cut(self) -> None:
+        """Close it from the other end. Commands under way may be done or not."""
+        self._is_cut = True
+        self._simulated.closed(self)
+        socket = self._sock
+        if socket is not None:
+            _OWN.run(socket._response_available.set)
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(self.socket_connect_timeout):
+            await asyncio.sleep(self._simulated.travel_s())
+            await self._simulated.answer()
+        self._is_cut = False
+        self._sock = Socket(
+            self._server,
+            self.db,
+            client_class=self._client_class,
+            lua_modules=self._lua_modules,
+            client_info=self._client_info,
+        )
+        self._reader = FakeReader(self._sock)
+        self._writer = FakeWriter(self._sock)
+        self._simulated.opened(self)
+
+    async def disconnect(self, nowait: bool = False, **options: Any) -> None:  # noqa: FBT002 - redis-py's
+        self._simulated.closed(self)
+        await super().disconnect(nowait=nowait, **options)
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: ARG002, FBT002
+        if not self.is_connected:
+            await self.connect()  # type: ignore[no-untyped-call]
+        socket = self._sock
+        data = command if isinstance(command, bytes) else b"".join(command)
+        try:
+            await asyncio.sleep(self._simulated.travel_s())
+            if self._is_cut:
+                if self._simulated.is_done_anyway() and socket is not None:
+                    self._simulated.run(socket, data)
+                self._raise_cut()
+        except BaseException:
+            await self.disconnect(nowait=True)
+            raise
+        if socket is not None:
+            self._simulated.run(socket, data)
+        self._is_answered = False
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        if not self._is_answered:
+            self._is_answered = True
+            try:
+                await asyncio.sleep(self._simulated.travel_s())
+            except BaseException:
+                await self.disconnect(nowait=True)
+                raise
+        return await super().read_response(*args, **options)
+
+    async def _read_response(self, *, timeout: float | None = None, **_: Any) -> Any:  # noqa: ASYNC109 - redis-py's
+        """The next answer. None: there is none within the time that the caller gave."""
+        socket: Any = self._sock
+        if socket is None or not await self._is_answer_there(
+            socket, self.socket_timeout if timeout is None else timeout
+        ):
+            if timeout is not None and socket is not None:
+                return None
+            raise RedisTimeoutError("Timeout reading from the server")
+        if socket.responses.empty():
+            self._raise_cut()
+        return socket.responses.get_nowait()
+
+    async def _is_answer_there(self, socket: Socket, within_s: float | None) -> bool:
+        """Wait for an answer, or for the end of the connection."""
+        if not socket.responses.empty() or self._is_cut:
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while socket.responses.empty() and not self._is_cut:
+                    socket._response_available.clear()
+                    await socket._response_available.wait()
+        return not socket.responses.empty() or self._is_cut
+
+    async def can_read_destructive(self) -> bool:
+        """Whether it has something unread. Raises when it was closed while nobody used it."""
+        if self._is_cut:
+            self._raise_cut()
+        return self._sock is not None and not self._sock.responses.empty()
+
+    def _raise_cut(self) -> None:
+        raise self._connection_error_class("Connection closed by server.")
+
+
+def replace_connections(server: Redis) -> None:
+    """Let every client of this process have connections to this server."""
+
+    def connection_pool(_address: RedisAddress, connections_max: int) -> BlockingConnectionPool:
+        return BlockingConnectionPool(
+            connection_class=Connection,
+            simulated=server,
+            max_connections=connections_max,
+            timeout=ACQUIRE_TIMEOUT_S,  # type: ignore[arg-type]  # as in `storage.redis.connection`
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+        )
+
+    vars(client_module)["connection_pool"] = connection_pool

@@ -18,8 +18,8 @@ from cli.progress import Progress
 from core.act_names import ActName
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.order import ORDER_NO, OUT_TRADE_NO
-from core.reconciliation import Difference, Finding
-from storage.postgres.reconciliation.differences import DIFFERENCES_MAX, list_differences
+from core.reconciliation import Finding
+from storage.postgres.reconciliation.differences import DIFFERENCES_MAX, DifferenceRow, list_differences
 from storage.postgres.reconciliation.runs import Reconciliation, list_reconciliations
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def reconcile(
 
 async def _reconcile(
     resources: Resources, scope: Scope, unknown: IO[bytes] | None, limit: int
-) -> tuple[Reconciliation, list[Difference]]:
+) -> tuple[Reconciliation, list[DifferenceRow]]:
     account = await resources.accounts.get(scope.account)
     try:
         with Progress() as progress:
@@ -262,7 +262,7 @@ def _row(run: Reconciliation) -> tuple[object, ...]:
     return (run.id, run.account, _of(run), status, run.started_at, *counted, differences)
 
 
-def _print(run: Reconciliation, differences: Sequence[Difference], *, as_json: bool, limit: int) -> None:
+def _print(run: Reconciliation, differences: Sequence[DifferenceRow], *, as_json: bool, limit: int) -> None:
     shown = differences[:limit]
     if as_json:
         print_json({"run": run, "differences": shown, "more": len(differences) > limit})

@@ -359,7 +359,10 @@ class CaseReason(StrEnum):
 
 
 class OrderState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a decision reads, from one SQL statement; `now` is the database's clock at that moment."""
+    """Everything that a decision reads, from one SQL statement; `now` is the database's clock at that moment.
+
+    `open_cases` are payments and reasons, which are `CaseReason`; a plain text is the reason of another release.
+    """
 
     order: Order
     now: datetime
@@ -367,7 +370,7 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[Pending, ...] = ()
     refunds: tuple[Refund, ...] = ()
     disputes: tuple[Dispute, ...] = ()
-    open_cases: frozenset[tuple[PaymentKey | None, CaseReason]] = frozenset()
+    open_cases: frozenset[tuple[PaymentKey | None, str]] = frozenset()
 
     def __post_init__(self) -> None:
         in_utc(self)

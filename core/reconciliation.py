@@ -49,7 +49,7 @@ class Finding(StrEnum):
 
     @property
     def is_difference(self) -> bool:
-        return self not in _NO_DIFFERENCES
+        return is_difference(self)
 
     @property
     def is_listed(self) -> bool:
@@ -60,6 +60,11 @@ class Finding(StrEnum):
     def is_queried(self) -> bool:
         """Whether money moved only there: then the channel is queried, for only it can confirm that."""
         return self in (Finding.PAID_THERE_ONLY, Finding.REFUND)
+
+
+def is_difference(kind: str) -> bool:
+    """Whether a finding of this kind needs a person; one that only another release knows does."""
+    return kind not in _NO_DIFFERENCES
 
 
 _NO_DIFFERENCES = frozenset({Finding.AGREES, Finding.UNKNOWN, Finding.CANDIDATES, Finding.REPAIRED, Finding.WAITING})
@@ -101,7 +106,7 @@ class Row(Protocol):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One finding about one row. `detail` is for a person and holds numbers alone; `case` None: none is to be opened.
 
-    `row_no` counts from 1; 0: the statement has no row for it. `phrase` is that of the detail, once it is stored.
+    `row_no` counts from 1; 0: the statement has no row for it.
     """
 
     kind: Finding
@@ -111,7 +116,6 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str = ""
     channel_transaction_id: str = ""
     case: CaseReason | None = None
-    phrase: str | None = None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):

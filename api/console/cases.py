@@ -47,7 +47,7 @@ _AGES = {Age.HOUR: timedelta(hours=1), Age.DAY: timedelta(days=1), Age.WEEK: tim
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Choice of the inbox. `cursor` is of the page before."""
 
-    reason: CaseReason | None = None
+    reason: str | None = None
     whose: Whose = Whose.ANYBODY
     age: Age | None = None
     cursor: str | None = None

@@ -19,7 +19,7 @@ from core.act_names import ActName
 from core.closing import Closing, StatementState
 from core.errors import InvalidRequest, NotFound, UnknownAccount
 from core.money import decimal_text
-from core.reconciliation import Finding
+from core.reconciliation import Finding, is_difference
 from core.sight import Sight
 from flows import closings
 from flows.closings import Day
@@ -98,7 +98,7 @@ async def show_one(context: Context, visit: Visit) -> Reply:
         closing=closing,
         preview=closings.preview_of(found),
         kinds=KINDS,
-        differences=[each for each in differences[:DIFFERENCES_SHOWN] if each.kind.is_difference],
+        differences=[each for each in differences[:DIFFERENCES_SHOWN] if is_difference(each.kind)],
         more_differences=len(differences) > DIFFERENCES_SHOWN,
         sign_offs=await list_sign_offs(visit.db, account, day),
         address=f"/ops/days/{quote(account, safe='')}/{day}",

@@ -32,7 +32,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 class RunQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Choice of the differences of a run."""
 
-    kind: Finding | None = None
+    kind: str | None = None
 
 
 async def show(_context: Context, visit: Visit) -> Reply:
@@ -77,7 +77,7 @@ async def download(_context: Context, visit: Visit) -> Reply:
     found = await list_differences(visit.db, run.id, DIFFERENCES_MAX)
     header = ("row", "kind", "order_no", "out_trade_no", "channel_transaction_id", "detail")
     rows = [
-        (each.row_no, each.kind.value, each.order_no, each.out_trade_no, each.channel_transaction_id, each.detail)
+        (each.row_no, each.kind, each.order_no, each.out_trade_no, each.channel_transaction_id, each.detail)
         for each in found
     ]
     return csv_reply(f"reconciliation-{run.id}", header, rows)

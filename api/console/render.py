@@ -124,6 +124,7 @@ def _environment() -> Environment:
     )
     environment.globals |= {
         "asset": assets.url,
+        "code": code,
         "languages": {name: language.texts["language"] for name, language in texts.LANGUAGES.items()},
         "crumbs": navigation.crumbs,
         "nav": navigation.nav,
@@ -203,6 +204,19 @@ def _value(reader: Reader, value: Amount | Term | Span | Moment | Items | Phrase
             return _worded(reader, str(value), value)
     text = reader.language.texts.get(f"{value.prefix}{value.word}")
     return Markup("<bdi>{}</bdi>").format(value.word) if text is None else _escaped(text)
+
+
+@pass_context
+def code(names: Names, prefix: str, written: str, *, is_ours: bool = True) -> Markup:
+    """The text of a stored code. One that only another release knows stands as it is, and says so. `is_ours` False: it
+    may be the name of a fault too, which has no text.
+    """
+    reader = _reader(names)
+    if f"{prefix}{written}" in reader.language.texts:
+        return _escaped(reader.language.texts[f"{prefix}{written}"])
+    raw = Markup("<code>{}</code>").format(written)
+    hint = Markup(' <span class="hint">{}</span>').format(_say(reader, "base.unknown_code", {}))
+    return raw + hint if is_ours else raw
 
 
 @pass_context

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from api.v1.acts import CaseVersion, DryRun, Reason
-from api.v1.schemas import AccountName, CaseView, Cursor, DisputeView, Limit
+from api.v1.schemas import OF_ANOTHER_RELEASE, AccountName, CaseView, Cursor, DisputeView, Limit
 from core.act_view import PreviewView
 from core.clocks import Instant
 from core.closing_view import DayView
@@ -137,7 +137,7 @@ class DifferencesQuery(_Input, frozen=True, kw_only=True):
 class DifferenceView(msgspec.Struct, frozen=True, kw_only=True):
     """One finding about one row; `row_no` 0: the statement has no row for it."""
 
-    kind: Finding
+    kind: Annotated[str, Meta(examples=list(Finding), description=OF_ANOTHER_RELEASE)]
     row_no: int
     detail: str
     order_no: str | None

@@ -41,6 +41,8 @@ EXPIRES_MIN_S = 1
 EXPIRES_MAX_S = 30 * 86_400
 LIST_LIMIT_MAX = 200
 
+OF_ANOTHER_RELEASE = "One of our codes; a later release may have others."
+
 OrderNo = Annotated[
     str, Meta(pattern=f"^{ORDER_NO.pattern}$", description="The merchant's order number.", examples=["2026-1123-0001"])
 ]
@@ -283,7 +285,7 @@ class DisputeView(msgspec.Struct, frozen=True, kw_only=True):
 class OpenCase(msgspec.Struct, frozen=True, kw_only=True):
     """A question about this order that a person has to answer."""
 
-    reason: CaseReason
+    reason: Annotated[str, Meta(examples=list(CaseReason), description=OF_ANOTHER_RELEASE)]
     account: str | None
     out_trade_no: str | None
 

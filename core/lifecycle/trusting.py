@@ -71,7 +71,7 @@ def _may_pay(
     """
     was_ended = payment.refused_at is not None or payment.close_attempted_at is not None
     is_payable = payment.status is PaymentStatus.OPEN and not state.order.is_resolved and not was_ended
-    has_case = any(reason is not CaseReason.ATTEMPTS_EXHAUSTED for _, reason in state.open_cases)
+    has_case = any(reason != CaseReason.ATTEMPTS_EXHAUSTED for _, reason in state.open_cases)
     is_doubted = has_case or bool(state.disputes) or payment.refunded_amount != 0
     is_sure = isinstance(message.evidence, Paid) and payment.has_object(*message.evidence.every_id)
     if not is_sure or not is_payable or is_doubted:

@@ -69,7 +69,8 @@ class MessageState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPEN = """
-SELECT id, key, rule, subject, text, looks, raised_at FROM alerts WHERE cleared_at IS NULL AND key >= '' ORDER BY key"""
+SELECT id, key, rule, subject, text, looks, raised_at FROM alerts
+ WHERE cleared_at IS NULL AND key >= '' AND rule = ANY($1::text[]) ORDER BY key"""
 
 _APPLY = """
 WITH begun AS (
@@ -169,8 +170,10 @@ def _is_id(key: str) -> bool:
 
 
 async def find_open(db: Database) -> list[OpenAlert]:
-    """Alerts that are not cleared, also those that are not raised yet."""
-    return [msgspec.convert(dict(row), OpenAlert) for row in await db.fetch(_OPEN)]
+    """Alerts that are not cleared, also those that are not raised yet. Those of a rule that only another release knows
+    are left out: a look of this one could not say whether they are over.
+    """
+    return [msgspec.convert(dict(row), OpenAlert) for row in await db.fetch(_OPEN, [rule.value for rule in Rule])]
 
 
 async def apply(

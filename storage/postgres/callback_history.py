@@ -4,7 +4,7 @@ They are read here only; claiming and ending them: `callbacks`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,11 +12,10 @@ from uuid import UUID
 
 import msgspec
 
-from core.evidence import UNREADABLE, Evidence, Unclear, kind_of
+from core.evidence import UNREADABLE
 from storage.postgres.callback_bodies import open_body
 from storage.postgres.cursors import decode_cursor, encode_cursor
 from storage.postgres.database import Database
-from storage.postgres.inbox import evidence_decoder
 from storage.postgres.refused_callbacks import open_refused
 from storage.sealing import Sealer
 
@@ -33,6 +32,9 @@ class CallbackState(StrEnum):
     DEAD = "dead"
     REFUSED = "refused"
 
+
+UNREADABLE_EVIDENCE = ("unclear", UNREADABLE)
+"""Kind and reason of the evidence of a genuine callback that could not be read."""
 
 GENUINE, HINT = "genuine", "hint"
 """Verdicts of stored callbacks, besides `UNREADABLE`; those of refused ones are of `core.refusals.Verdict`."""
@@ -307,7 +309,7 @@ def _is_id(text: str) -> bool:
 
 
 def _row(row: Any) -> CallbackRow:
-    evidence: Evidence | None = None if row["evidence"] is None else evidence_decoder.decode(row["evidence"])
+    evidence = None if row["evidence"] is None else msgspec.json.decode(row["evidence"], type=dict[str, Any])
     return CallbackRow(
         id=str(row["id"]),
         state=_state(row),
@@ -317,8 +319,8 @@ def _row(row: Any) -> CallbackRow:
         order_no=row["order_no"],
         out_trade_no=row["out_trade_no"] or None,
         notification_id=row["notification_id"],
-        kind=None if evidence is None else kind_of(evidence),
-        evidence=None if row["evidence"] is None else msgspec.json.decode(row["evidence"]),
+        kind=None if evidence is None else str(evidence.get("kind", "")),
+        evidence=evidence,
         received_at=row["received_at"],
         last_at=row["last_at"],
         handled_at=row["handled_at"],
@@ -343,7 +345,8 @@ def _state(row: Any) -> CallbackState:
     return CallbackState.WAITING if row["dead_at"] is None else CallbackState.DEAD
 
 
-def _verdict(evidence: Evidence | None, *, is_hint: bool) -> str:
+def _verdict(evidence: Mapping[str, Any] | None, *, is_hint: bool) -> str:
     if is_hint:
         return HINT
-    return UNREADABLE if isinstance(evidence, Unclear) and evidence.reason == UNREADABLE else GENUINE
+    is_unreadable = evidence is not None and (evidence.get("kind"), evidence.get("reason")) == UNREADABLE_EVIDENCE
+    return UNREADABLE if is_unreadable else GENUINE

@@ -17,7 +17,7 @@ from core.lifecycle import Message
 from core.order import CaseReason
 from core.sentences import encode_phrase
 from storage.postgres.database import Database
-from storage.postgres.inbox import COLUMNS, StoredCallback, evidence_decoder, stored_callback
+from storage.postgres.inbox import COLUMNS, StoredCallback, read_evidence, stored_callback
 from storage.postgres.leases import (
     DUE,
     FREE,
@@ -157,9 +157,7 @@ async def give_up(db: Database, callback: StoredCallback, reason: CaseReason, de
 async def find_others(db: Database, callback: StoredCallback, numbers: Iterable[str]) -> tuple[Message, ...]:
     """The other stored callbacks of the account that name the payment by one of these numbers."""
     rows = await db.fetch(_FIND_MESSAGES, callback.channel_account, list(numbers), callback.id)
-    return tuple(
-        Message(evidence=evidence_decoder.decode(row["evidence"]), received_at=row["received_at"]) for row in rows
-    )
+    return tuple(Message(evidence=read_evidence(row["evidence"]), received_at=row["received_at"]) for row in rows)
 
 
 async def drop(db: Database, callback: StoredCallback) -> None:

@@ -135,7 +135,7 @@ async def list_cases(
     db: Database,
     *,
     open_only: bool = True,
-    reason: CaseReason | None = None,
+    reason: str | None = None,
     order_no: str | None = None,
     assignee: str | None = None,
     unassigned_only: bool = False,

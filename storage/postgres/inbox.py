@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from core.evidence import Evidence
+from core.evidence import Evidence, Unclear
 from core.order import CaseReason, OrderState, Origin, Payment, PaymentKey
 from storage.postgres.database import Database, document, storable
 from storage.postgres.gathered import Gathered
@@ -21,7 +21,17 @@ from storage.postgres.orders import _STATE, _order_state
 from storage.postgres.pending import Leased
 from storage.sealing import Sealer
 
-evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
+
+class _Unknown(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that evidence of every kind has."""
+
+    channel_account: str
+    out_trade_no: str
+    ids: tuple[str, ...] = ()
+
+
+_evidence_decoder: msgspec.json.Decoder[Evidence] = msgspec.json.Decoder(Evidence)
+_unclear_decoder = msgspec.json.Decoder(_Unknown)
 
 LOCK_WAIT = "10ms"
 """A copy that somebody else has locked is found by halving: eight waits of a hundred, not a second of each."""
@@ -258,7 +268,20 @@ def _stored(row: _Row) -> StoredCallback | Exception:
 
 def stored_callback(fields: dict[str, Any]) -> StoredCallback:
     """The callback of a row with `COLUMNS`."""
-    return StoredCallback(**fields | {"evidence": evidence_decoder.decode(fields["evidence"])})
+    return StoredCallback(**fields | {"evidence": read_evidence(fields["evidence"])})
+
+
+def read_evidence(stored: str) -> Evidence:
+    """Stored evidence. That of a kind which only another release knows is unclear, so the channel is queried.
+
+    Raises:
+        msgspec.DecodeError: it is no evidence at all.
+    """
+    try:
+        return _evidence_decoder.decode(stored)
+    except msgspec.ValidationError:
+        known = _unclear_decoder.decode(stored)
+        return Unclear(**msgspec.structs.asdict(known), reason="kind_of_another_release")
 
 
 def belongs_to(account: str, notification_id: str) -> str:

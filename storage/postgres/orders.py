@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from core.codes import read_code
 from core.dispute import Dispute
 from core.evidence import Evidence
 from core.lifecycle import named_payment, other_named
@@ -26,7 +27,7 @@ class _StateRow(msgspec.Struct, frozen=True):
     pending: tuple[Pending, ...]
     refunds: tuple[Refund, ...]
     disputes: tuple[Dispute, ...]
-    open_cases: tuple[tuple[str | None, str | None, CaseReason], ...]
+    open_cases: tuple[tuple[str | None, str | None, str], ...]
 
 
 _state_decoder = msgspec.json.Decoder(_StateRow)
@@ -227,7 +228,7 @@ def _order_state(text: str) -> OrderState:
     """The `OrderState` that `_STATE` built."""
     row = _state_decoder.decode(text)
     cases = frozenset(
-        (None if account is None or number is None else PaymentKey(account, number), reason)
+        (None if account is None or number is None else PaymentKey(account, number), read_code(CaseReason, reason))
         for account, number, reason in row.open_cases
     )
     return OrderState(

@@ -5,6 +5,7 @@ import pytest
 from core.order import CaseReason
 from runtime.resources import Resources
 from storage.postgres.orders import find_now
+from tests.cli.conftest import Place
 from tests.cli.nodrop import Nodrop
 
 _OPEN = """
@@ -20,6 +21,26 @@ async def opened(resources: Resources) -> list[int]:
         await resources.db.fetchval(_OPEN, "A-1", CaseReason.PAID_LATE.value, "policy flag", now - timedelta(hours=1)),
         await resources.db.fetchval(_OPEN, "A-2", CaseReason.AMOUNT_MISMATCH.value, "1 instead of 8888", now),
     ]
+
+
+async def test_a_reason_of_another_release_is_printed_as_it_stands(
+    nodrop: Nodrop, place: Place, resources: Resources
+) -> None:
+    order = (await place("A-1")).order
+    sql = "INSERT INTO cases (order_no, reason) VALUES ($1, 'of_tomorrow') RETURNING id"
+    case_id = str(await resources.db.fetchval(sql, order.order_no))
+    for command in (
+        ("orders", "show", order.order_no),
+        ("orders", "show", order.order_no, "--json"),
+        ("orders", "list", "--json"),
+        ("cases", "list"),
+        ("cases", "show", case_id),
+        ("cases", "show", case_id, "--json"),
+    ):
+        ran = await nodrop(*command)
+        assert (ran.code, "of_tomorrow" in ran.out) == (0, True), (command, ran.out, ran.err)
+    note = ("cases", "resolve", case_id, "--reason", "as the newer guide says", "--by", "alice")
+    assert (await nodrop(*note)).code == 0
 
 
 async def listed(nodrop: Nodrop, *options: str) -> list[int]:

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from core.order import CaseReason
-from core.reconciliation import Difference, Finding
+from core.reconciliation import Difference
 from core.sentences import Sentence, encode_phrase
 from storage.postgres.database import Database, storable
 
@@ -229,7 +229,7 @@ async def add_differences(db: Database, run_id: int, found: Sequence[Difference]
             _ADD,
             run_id,
             [each.row_no for each in found],
-            [each.kind.value for each in found],
+            [str(each.kind) for each in found],
             [each.order_no for each in found],
             [storable(each.out_trade_no) for each in found],
             [storable(each.channel_transaction_id) for each in found],
@@ -238,11 +238,23 @@ async def add_differences(db: Database, run_id: int, found: Sequence[Difference]
         )
 
 
+class DifferenceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored difference. `kind` is a `Finding`, as far as this release knows it; `phrase` is that of the detail."""
+
+    kind: str
+    row_no: int
+    detail: str
+    order_no: str | None
+    out_trade_no: str
+    channel_transaction_id: str
+    phrase: str | None
+
+
 async def list_differences(
-    db: Database, run_id: int, limit: int = DIFFERENCES_MAX, *, kind: Finding | None = None
-) -> list[Difference]:
+    db: Database, run_id: int, limit: int = DIFFERENCES_MAX, *, kind: str | None = None
+) -> list[DifferenceRow]:
     """Differences in the order of the statement, then those without a row. `kind`: only these."""
-    return [msgspec.convert(dict(row), Difference) for row in await db.fetch(_DIFFERENCES, run_id, limit, kind)]
+    return [DifferenceRow(**dict(row)) for row in await db.fetch(_DIFFERENCES, run_id, limit, kind)]
 
 
 class CaseOf(msgspec.Struct, frozen=True, kw_only=True):
@@ -253,19 +265,19 @@ class CaseOf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_cases_of(
-    db: Database, account: str, found: Sequence[Difference]
-) -> dict[tuple[int, Finding, str], CaseOf]:
+    db: Database, account: str, found: Sequence[Difference | DifferenceRow]
+) -> dict[tuple[int, str, str], CaseOf]:
     """Cases of these differences, by row, kind and number; a difference without one is left out."""
     rows = await db.fetch(
         _CASES_OF,
         account,
         [each.row_no for each in found],
-        [each.kind.value for each in found],
+        [str(each.kind) for each in found],
         [each.order_no or "" for each in found],
         [each.out_trade_no for each in found],
     )
     return {
-        (row["row_no"], Finding(row["kind"]), row["number"]): CaseOf(id=row["id"], is_resolved=row["is_resolved"])
+        (row["row_no"], row["kind"], row["number"]): CaseOf(id=row["id"], is_resolved=row["is_resolved"])
         for row in rows
     }
 

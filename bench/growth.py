@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bench.cpu import fine_cpu_seconds
 from bench.door import ACCOUNT, LEASE_S, TABLES, pay_one, place_one
-from bench.report import MS, Figure, Result, of_repeats
+from bench.report import MS, Figure, Result, figure, of_repeats
 from bench.sizes import ShowProgress, Sizes
 from core.order import PaymentKey
 from demo.embedded import EmbeddedPostgres, temporary_directory
@@ -26,7 +26,8 @@ from storage.postgres.migrate import migrate
 HOW = (
     "statements of one connection, one after another, on tables with so many rows in `pending`; a claim leases the row "
     "of a payment, an idle sweep looks and finds nothing, a busy one claims 100 overdue rows; CPU of Postgres, medians "
-    "of three blocks; a ratio is of a block on the largest table by one on the smallest, in turns; autovacuum is off"
+    "of three blocks; a ratio is of a block on the largest table by one on the smallest, in turns; autovacuum is off; "
+    "visits are pages of tables and indexes, found in memory or read"
 )
 SMALLEST = 1000
 BLOCKS = 3
@@ -60,6 +61,10 @@ _CHANGES = {
 _MAKE_OVERDUE = """
 UPDATE pending SET due_at = now() - make_interval(secs => 60), leased_until = NULL
  WHERE channel_account = $1 AND out_trade_no = ANY($2)"""
+_FLUSH_COUNTS = "SELECT pg_stat_force_next_flush()"
+_VISITS = """
+SELECT (SELECT sum(heap_blks_hit + heap_blks_read) FROM pg_statio_user_tables)::bigint
+     + (SELECT sum(idx_blks_hit + idx_blks_read) FROM pg_statio_user_indexes)::bigint"""
 _PUT_OFF = """
 UPDATE pending SET due_at = now() + make_interval(secs => 36000), leased_until = NULL
  WHERE channel_account = $1 AND out_trade_no = ANY($2)"""
@@ -178,6 +183,7 @@ async def _copy(db: Database, there: int, rows: int, *, is_analysed: bool) -> No
         for table in TABLES:
             await db.execute(f"VACUUM (ANALYZE) {table}", timeout_s=300.0)
     await db.execute("CHECKPOINT", timeout_s=300.0)  # writing the copies is not the cost of what follows
+    await db.execute(_FLUSH_COUNTS)
 
 
 async def _measure(server: EmbeddedPostgres, db: Database, kind: str, rows: int) -> list[Figure]:
@@ -187,7 +193,22 @@ async def _measure(server: EmbeddedPostgres, db: Database, kind: str, rows: int)
         await _warm_up(each)
         spent = [await _spent_ms(server, each, number) for number in range(BLOCKS)]
         figures.append(of_repeats(f"{each.name}_{kind}_{rows}", spent, "CPU ms", each.times))
+    figures.append(await _count_visits(db, kind, rows))
     return figures
+
+
+async def _count_visits(db: Database, kind: str, rows: int) -> Figure:
+    order, *_ = _operations(db, f"{kind}-visits-{rows}")
+    await _warm_up(order)
+    before = await _visits(db)
+    for number in range(order.times):
+        await order.work(number)
+    return figure(f"visits_{kind}_{rows}", (await _visits(db) - before) / order.times, "pages/order", order.times)
+
+
+async def _visits(db: Database) -> int:
+    await db.execute(_FLUSH_COUNTS)
+    return int(await db.fetchval(_VISITS))
 
 
 async def _compare(server: EmbeddedPostgres, kind: str, large: Database, small: Database) -> list[Figure]:

@@ -18,7 +18,7 @@ _ORDERS = (
 )
 _GROWTH = tuple(
     f"{name}_{kind}"
-    for name in ("order", "claim", "idle_sweep", "busy_sweep")
+    for name in ("order", "visits", "claim", "idle_sweep", "busy_sweep")
     for kind in ("analysed", "never", "grown")
 )
 

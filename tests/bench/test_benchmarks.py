@@ -76,7 +76,8 @@ FIGURES = {
         for name in ("order", "claim", "idle_sweep", "busy_sweep")
         for kind in ("analysed", "never", "grown")
         for figure in (f"{name}_{kind}_400", f"growth_{name}_{kind}")
-    },
+    }
+    | {f"visits_{kind}_400" for kind in ("analysed", "never", "grown")},
     "limit": {
         *(f"stored_{figure}" for figure in ("per_s", "cpu_web", "cpu_postgres")),
         *("call_raw", "call_transport"),

@@ -85,14 +85,24 @@ class RefundState(StrEnum):
     FAILED = "failed"
 
 
+class ChannelRefund(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund as its channel has it. `channel_refund_no` is the channel's own number of it, which a buyer, a bank or
+    the channel's support holds; None: the answer has none, or the channel gives none.
+    """
+
+    state: RefundState
+    channel_refund_no: str | None = None
+
+
 class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     """One row of any channel's statement: a payment or a refund.
 
     `line` counts from 1, where the statement has lines. `amount` is in minor units and never negative; for a payment it
     is the full price, coupons included, as in the evidence. `out_trade_no` is empty where the channel did not keep our
     number; `ids` are the other ids in the row that a payment may be known by. `refund_no` is empty for a payment and
-    for a refund that was not ours. `fee` is what the channel keeps for the row, in minor units of `fee_currency` (the
-    row's own, if it is empty): negative where it gives back, None where the statement has none that can be read.
+    for a refund that was not ours; `channel_refund_no` is the channel's own number of a refund, empty where the
+    statement has none. `fee` is what the channel keeps for the row, in minor units of `fee_currency` (the row's own, if
+    it is empty): negative where it gives back, None where the statement has none that can be read.
     """
 
     line: int
@@ -100,6 +110,7 @@ class StatementRow(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: str
     channel_transaction_id: str
     refund_no: str = ""
+    channel_refund_no: str = ""
     amount: int
     currency: str
     at: datetime
@@ -199,12 +210,12 @@ class Channel(Protocol):
         """Stop the channel from taking money for the payment. Only the next query shows the outcome."""
         ...
 
-    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> ChannelRefund:
         """Request a refund of `amount` minor units, with `refund_no` as the idempotency key."""
         ...
 
-    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
-        """State of a refund; None when the channel, verified, knows no such refund."""
+    async def query_refund(self, payment: Payment, refund_no: str) -> ChannelRefund | None:
+        """The refund with this number; None when the channel, verified, knows no such refund."""
         ...
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:

@@ -83,7 +83,8 @@ class Refunded(_EvidenceFields, frozen=True, kw_only=True):
     """The channel had the money and has given some of it back: it *was* paid, which does not say that money is there.
 
     `refunded_amount` is the total so far; None: the channel does not tell it. `refunds` are single refunds by their
-    number, where the channel tells those. `shows_disputes`: as in `Paid`; some of it may be a dispute's.
+    number, where the channel tells those. `refund_numbers` are the channel's own numbers of single refunds, by ours.
+    `shows_disputes`: as in `Paid`; some of it may be a dispute's.
     """
 
     amount: int
@@ -91,6 +92,7 @@ class Refunded(_EvidenceFields, frozen=True, kw_only=True):
     channel_transaction_id: str
     refunded_amount: int | None
     refunds: dict[str, int] = {}
+    refund_numbers: dict[str, str] = {}
     shows_disputes: bool = False
 
 
@@ -129,10 +131,12 @@ class Unclear(_EvidenceFields, frozen=True, kw_only=True):
     """Nothing is known: a time-out, a broken or unsigned response. `reason` is a short code for the timeline.
 
     `refund_no` is the number of a refund that a notice names without a total: the channel is queried about it.
+    `channel_refund_no` is the channel's own number of that refund.
     """
 
     reason: str
     refund_no: str | None = None
+    channel_refund_no: str | None = None
 
 
 APPROVAL_HINT = "approval_not_wholly_signed"

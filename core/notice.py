@@ -46,7 +46,7 @@ class PaymentPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundPart(msgspec.Struct, frozen=True, kw_only=True):
-    """The refund of that payment that nodrop requested."""
+    """The refund of that payment that nodrop requested, with the channel's own number of it where that is known."""
 
     refund_no: str
     amount: int
@@ -54,6 +54,7 @@ class RefundPart(msgspec.Struct, frozen=True, kw_only=True):
     reason: RefundReason
     status: RefundStatus
     settled_at: Instant | None
+    channel_refund_no: str | None
 
 
 class DisputePart(msgspec.Struct, frozen=True, kw_only=True):

@@ -258,7 +258,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     `refund_no` is our number for it at the channel, and its idempotency key there. `request_key` is the key of the
     operator or program that wanted it: the same key of an order is the same refund. `note` is the operator's reason,
     which no channel sees. `attempt` counts requests and queries from 1. `last_error` is why it failed, or why the last
-    attempt had no result.
+    attempt had no result. `channel_refund_no` is the channel's own number of it; None: not known, or there is none.
     """
 
     refund_no: str
@@ -274,6 +274,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     request_key: str = ""
     note: str = ""
+    channel_refund_no: str | None = None
 
     def __post_init__(self) -> None:
         in_utc(self)

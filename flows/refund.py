@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
-from channels.base import SpacesRefunds
+from channels.base import ChannelRefund, SpacesRefunds
 from core import jobs
 from core.admission import CallKind, Urgency
 from core.decision import Outcome
@@ -32,10 +32,13 @@ log = structlog.get_logger()
 
 
 class RefundResult(Struct, frozen=True, kw_only=True):
-    """Verified status of a refund at its channel; `status` None: unknown. `note` is the channel's code, or why."""
+    """Verified status of a refund at its channel; `status` None: unknown. `note` is the channel's code, or why.
+    `channel_refund_no` is the channel's own number of it.
+    """
 
     status: RefundStatus | None
     note: str = ""
+    channel_refund_no: str | None = None
 
 
 async def refund_scheduled(resources: Resources, refund_no: str, arm_no: int) -> Outcome:
@@ -87,7 +90,7 @@ async def _request_or_query(
         return Deferred(seconds=wait_s, reason="refund_gap")
     call = account.channel.refund_payment
     try:
-        refund_state = await call_channel(
+        refund = await call_channel(
             resources, account, CallKind.REFUND, Urgency.SCHEDULED, call, payment, leased.refund_no, leased.amount
         )
     except ChannelRefused as refused:
@@ -98,7 +101,7 @@ async def _request_or_query(
         return RefundResult(status=RefundStatus.FAILED, note=error.detail)
     except OutcomeUnknown as error:
         return RefundResult(status=None, note=error.detail or type(error).__name__)
-    return refund_state if isinstance(refund_state, Deferred) else RefundResult(status=RefundStatus(refund_state.value))
+    return refund if isinstance(refund, Deferred) else _result(refund)
 
 
 def _wait_s(account: Account, leased: LeasedRefund, state: OrderState) -> float:
@@ -113,27 +116,37 @@ async def _query(
     """The refund's status at the channel; None: verified, the channel knows no such refund. No answer is never None."""
     call = account.channel.query_refund
     try:
-        refund_state = await call_channel(
+        refund = await call_channel(
             resources, account, CallKind.QUERY_REFUND, Urgency.SCHEDULED, call, payment, leased.refund_no
         )
     except ChannelRefused as refused:
         return RefundResult(status=None, note=f"query refused: {refused.code}")
     except OutcomeUnknown as error:
         return RefundResult(status=None, note=error.detail or type(error).__name__)
-    if refund_state is None or isinstance(refund_state, Deferred):
-        return refund_state
-    return RefundResult(status=RefundStatus(refund_state.value))
+    return refund if refund is None or isinstance(refund, Deferred) else _result(refund)
+
+
+def _result(refund: ChannelRefund) -> RefundResult:
+    return RefundResult(status=RefundStatus(refund.state.value), channel_refund_no=refund.channel_refund_no)
 
 
 async def _commit(resources: Resources, leased: LeasedRefund, state: OrderState, result: RefundResult) -> Outcome:
     decide = partial(
-        on_refund, refund_no=leased.refund_no, refund_status=result.status, rules=resources.rules, note=result.note
+        on_refund,
+        refund_no=leased.refund_no,
+        refund_status=result.status,
+        rules=resources.rules,
+        note=result.note,
+        channel_refund_no=result.channel_refund_no,
     )
     committed = await commit_decision(resources, leased.order_no, decide, known=state)
     if committed.decision.outcome is Outcome.REFUND_FAILED:
         log.error("refund_failed", order_no=leased.order_no, refund_no=leased.refund_no, reason=result.note or "failed")
     state_after = committed.state_after
     refund = None if state_after is None else state_after.refund(leased.refund_no)
+    known = None if refund is None else refund.channel_refund_no
+    if known is not None and result.channel_refund_no not in (None, known):
+        log.error("refund_number_differs", order_no=leased.order_no, refund_no=leased.refund_no)
     if refund is not None and not refund.status.is_final:
         await _reschedule(resources, leased, note="" if result.status is not None else result.note)
     return committed.decision.outcome

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from channels.base import LimitsRefunds
 from core.acts import Line, Preview, check_reason
-from core.decision import Outcome
+from core.decision import Decision, Outcome
 from core.errors import InvalidRequest, NotFound, NotPossible, PreviewOutdated, RefundConflict, UnknownAccount
 from core.lifecycle import (
     RefundRequest,
@@ -267,13 +267,13 @@ async def _commit(
         case Outcome.NEEDS_APPROVAL:
             _check_proven(is_proven=is_proven)
             return RequestedRefund(state=after, approval=await _ask(resources, after, payment, request))
-    return RequestedRefund(state=after, refund=known_refund(after, request) or _newest(after, payment))
+    return RequestedRefund(state=after, refund=_requested(committed.decision, after, request))
 
 
-def _newest(state: OrderState, payment: Payment) -> Refund | None:
-    """The refund that was just requested without a key: its number is the last one of the payment."""
-    refunds = state.refunds_of(payment.key)
-    return max(refunds, key=lambda refund: (refund.requested_at, len(refund.refund_no), refund.refund_no), default=None)
+def _requested(decision: Decision, after: OrderState, request: RefundRequest) -> Refund | None:
+    """The refund that this request has just made, or else the one that it has led to before."""
+    made = () if decision.change is None else decision.change.refunds
+    return made[0] if made else known_refund(after, request)
 
 
 async def _ask(resources: Resources, state: OrderState, payment: Payment, request: RefundRequest) -> Approval:

@@ -166,6 +166,7 @@ async def _refund_page(
         amount=form.amount,
         all_that_is_left=decimal_text(left or 0, payment.currency),
         has_moved=isinstance(refused, PreviewOutdated),
+        refunds=state.refunds_of(payment.key),
         approvals=await approvals_of(visit.db, state.order.order_no),
     )
 

@@ -227,10 +227,12 @@ class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
 class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     """Money of one payment that goes back, or has gone: late or double money by policy, any by an operator.
 
-    `key` is the one that the refund was requested with.
+    `key` is the one that the refund was requested with. `channel_refund_no` is the channel's own number of it, which a
+    bank or the channel's support asks for; null: not known yet, or the channel gives none.
     """
 
     refund_no: str
+    channel_refund_no: str | None
     account: str
     out_trade_no: str
     amount: int

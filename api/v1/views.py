@@ -79,6 +79,7 @@ def _view_payment(payment: Payment) -> PaymentView:
 def view_refund(refund: Refund) -> RefundView:
     return RefundView(
         refund_no=refund.refund_no,
+        channel_refund_no=refund.channel_refund_no,
         account=refund.key.channel_account,
         out_trade_no=refund.key.out_trade_no,
         amount=refund.amount,

@@ -21,7 +21,7 @@ from channels.alipay.notice import FIELDS, Notice, read_notice
 from channels.alipay.statement import read_statement
 from channels.alipay.trade import CURRENCY, ID, Id, Trade, evidence_of
 from channels.alipay.wire import ZONE, callback_string, has_embedded_field, read_form, time_text
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.base import Acknowledgement, Callback, ChannelRefund, Create, Created, RefundState, StatementItem
 from channels.kit.checkout_end import checkout_end
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import body_id, unreadable_callback
@@ -172,8 +172,12 @@ class Alipay:
             if not refused.code.endswith((_TRADE_MISSING, *_TRADE_NOT_PAYABLE)):
                 raise
 
-    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
-        """Request a refund. `fund_change` N is no failure: this call moved no money, as when it is repeated."""
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> ChannelRefund:
+        """Request a refund. `fund_change` N is no failure: this call moved no money, as when it is repeated.
+
+        Alipay has no number of its own for a refund: its answers have ours and the trade's.
+        https://opendocs.alipay.com/open/02ekfl
+        """
         body = {
             "out_trade_no": payment.out_trade_no,
             "out_request_no": refund_no,
@@ -183,17 +187,18 @@ class Alipay:
         if refund.out_trade_no != payment.out_trade_no:
             raise ChannelUnreadable("other_payment")
         if refund.fund_change == "N":
-            return RefundState.PROCESSING
+            return ChannelRefund(state=RefundState.PROCESSING)
         if _yuan(refund.refund_fee, payment, "refund_fee") < amount:
             raise ChannelUnreadable("other_refund")
-        return RefundState.SUCCEEDED
+        return ChannelRefund(state=RefundState.SUCCEEDED)
 
-    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+    async def query_refund(self, payment: Payment, refund_no: str) -> ChannelRefund | None:
         """Return None without a `refund_status`: not received, failed or not done. Repeating the refund is safe.
 
         https://opendocs.alipay.com/open/02ekfl
         """
-        return None if await self._find_refund(payment, refund_no) is None else RefundState.SUCCEEDED
+        refund = await self._find_refund(payment, refund_no)
+        return None if refund is None else ChannelRefund(state=RefundState.SUCCEEDED)
 
     async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
         """A query of the payment shows no refund in part; a refund by its number does."""

@@ -20,9 +20,9 @@ from channels.base import (
     NO_REFERENCE,
     Acknowledgement,
     Callback,
+    ChannelRefund,
     Create,
     Created,
-    RefundState,
     StatementItem,
     StatementRow,
 )
@@ -81,12 +81,6 @@ _DECLINED = frozenset(
 _CERTIFICATE_NAMES = {
     True: "messageverificationcerts.paypal.com",
     False: "messageverificationcerts.sandbox.paypal.com",
-}
-_BY_REFUND_STATUS = {
-    "COMPLETED": RefundState.SUCCEEDED,
-    "PENDING": RefundState.PROCESSING,
-    "FAILED": RefundState.FAILED,
-    "CANCELLED": RefundState.FAILED,
 }
 
 
@@ -218,7 +212,7 @@ class Paypal:
         if amount_value(amount, currency) is None:
             raise InvalidRequest(Sentence("PayPal takes {currency} in whole units only", currency=currency))
 
-    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> ChannelRefund:
         money = _money(amount, payment.currency)
         if payment.channel_transaction_id is None:
             raise ChannelRefused("NOT_CAPTURED", "there is no capture to refund")
@@ -235,9 +229,9 @@ class Paypal:
         is_other_sum = refund.amount is not None and refund.amount.minor != amount
         if refund.invoice_id not in (None, refund_no) or is_other_sum:
             raise ChannelUnreadable("other_refund")
-        return _BY_REFUND_STATUS[refund.status]
+        return refund.as_channel_has_it
 
-    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+    async def query_refund(self, payment: Payment, refund_no: str) -> ChannelRefund | None:
         """Read the refund from its order; PayPal cannot look one up by our number."""
         response = await self._api.call("GET", _order_path(payment))
         if response.status == 404 and is_not_found(response.body):  # noqa: PLR2004 - not found
@@ -247,7 +241,7 @@ class Paypal:
             raise ChannelUnreadable("other_order")
         for refund in order.unit.payments.refunds:
             if refund_no in (refund.invoice_id, refund.custom_id):
-                return _BY_REFUND_STATUS[refund.status]
+                return refund.as_channel_has_it
         return None
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:

@@ -282,6 +282,7 @@ def _row(line: int, text: bytes) -> StatementRow | None:
         channel_transaction_id=transaction,
         # A refund that was made in the console has the payment's own invoice number.
         refund_no=other_number if not is_payment and other_number != number else "",
+        channel_refund_no="" if is_payment else info.transaction_id,
         amount=minor_units(_unsigned(info.transaction_amount.value), currency),
         currency=currency,
         at=_instant(info.transaction_initiation_date),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from channels.base import ChannelRefund, RefundState
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable, InvalidRequest
@@ -90,6 +91,13 @@ class Capture(_WithNumbers, frozen=True, kw_only=True):
     create_time: Instant
 
 
+_REFUND_STATES = {
+    "COMPLETED": RefundState.SUCCEEDED,
+    "PENDING": RefundState.PROCESSING,
+    "FAILED": RefundState.FAILED,
+    "CANCELLED": RefundState.FAILED,
+}
+
 _OWN_REFUND = re.compile(rf"r(\d+_)?{OWN_NUMBER.pattern}", re.ASCII)
 """The numbers that nodrop gives to refunds of its payments."""
 
@@ -104,10 +112,19 @@ class Refund(_WithNumbers, frozen=True, kw_only=True):
     amount: Money | None = None
 
     @property
+    def own_number(self) -> str | None:
+        """Our number, if it is a refund of ours."""
+        number = self.invoice_id
+        return number if number is not None and _OWN_REFUND.fullmatch(number) else None
+
+    @property
     def number(self) -> str:
         """Our number of a refund of ours, PayPal's id of any other."""
-        is_own = self.invoice_id is not None and _OWN_REFUND.fullmatch(self.invoice_id)
-        return self.invoice_id if is_own and self.invoice_id else self.id
+        return self.own_number or self.id
+
+    @property
+    def as_channel_has_it(self) -> ChannelRefund:
+        return ChannelRefund(state=_REFUND_STATES[self.status], channel_refund_no=self.id)
 
 
 class RefundResource(_WithNumbers, frozen=True, kw_only=True):
@@ -400,7 +417,12 @@ def _money_evidence(capture: Capture, unit: _Unit, common: dict[str, Any]) -> Ev
         return Paid(**fields)
     if capture.status == "REFUNDED":  # fully, also without a refund in the list
         refunded = max(refunded, capture.amount.minor)
-    return Refunded(**fields, refunded_amount=refunded or None, refunds=refunds)  # None: in part, and not listed yet
+    return Refunded(
+        **fields,
+        refunded_amount=refunded or None,  # None: in part, and not listed yet
+        refunds=refunds,
+        refund_numbers={one.own_number: one.id for one in unit.payments.refunds if one.own_number is not None},
+    )
 
 
 def _refunds_done(refunds: Iterable[Refund], currency: str) -> dict[str, int]:

@@ -15,8 +15,9 @@ from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.base import Acknowledgement, Callback, ChannelRefund, Create, Created, RefundState, StatementItem
 from channels.kit.signed_message import read_json, record_check
 from channels.kit.unreadable import clean_ids, unreadable_callback
 from channels.kit.web_address import web_address
@@ -67,6 +68,13 @@ class _PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
     pay_url: str
 
 
+class _NamedRefund(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of a refund that a callback is about: the merchant's, of any system's form, and the channel's."""
+
+    refund_no: _Number
+    refund_id: Id | None = None
+
+
 class _DisputeObject(msgspec.Struct, frozen=True, kw_only=True):
     dispute_id: Id
     kind: DisputeKind
@@ -83,6 +91,7 @@ class _DisputeObject(msgspec.Struct, frozen=True, kw_only=True):
 class _CallbackBody(msgspec.Struct, frozen=True, kw_only=True):
     id: Id
     payment: _PaymentObject
+    refund: _NamedRefund | None = None
     dispute: _DisputeObject | None = None
 
 
@@ -109,6 +118,11 @@ class _RefundObject(msgspec.Struct, frozen=True, kw_only=True):
     out_trade_no: Id
     amount: _Minor
     status: RefundState
+    refund_id: Id | None = None
+
+    @property
+    def as_channel_has_it(self) -> ChannelRefund:
+        return ChannelRefund(state=self.status, channel_refund_no=self.refund_id)
 
 
 class _ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,22 +195,22 @@ class Sandbox:
             if refused.code not in ("ALREADY_PAID", "PAYMENT_NOT_EXIST"):
                 raise
 
-    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> ChannelRefund:
         path = f"/v1/payments/{quote(payment.out_trade_no, safe='')}/refunds"
         response = await self._call("POST", path, {"refund_no": refund_no, "amount": amount})
         refund = self._refund(response, payment, refund_no)
         if refund.amount != amount:
             raise ChannelUnreadable("other_refund")
-        return refund.status
+        return refund.as_channel_has_it
 
-    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+    async def query_refund(self, payment: Payment, refund_no: str) -> ChannelRefund | None:
         try:
             response = await self._call("GET", f"/v1/refunds/{quote(refund_no, safe='')}")
         except ChannelRefused as refused:
             if refused.code == "REFUND_NOT_EXIST":
                 return None
             raise
-        return self._refund(response, payment, refund_no).status
+        return self._refund(response, payment, refund_no).as_channel_has_it
 
     async def verify_callback(self, headers: Mapping[str, str], body: bytes, *, received_at: datetime) -> Callback:
         callback_id = headers.get("sandbox-callback-id", "")
@@ -294,7 +308,7 @@ class Sandbox:
             callback = read_json(body, _CallbackBody)
             if callback.id == callback_id:
                 dispute = None if callback.dispute is None else self._dispute(callback.payment, callback.dispute)
-                return Callback(notification_id=callback_id, evidence=dispute or self._evidence(callback.payment))
+                return Callback(notification_id=callback_id, evidence=dispute or self._told(callback))
             reason = "callback_id_differs"
         except ChannelUnreadable as error:
             reason = error.detail
@@ -327,6 +341,13 @@ class Sandbox:
         return Refunded(
             **common, channel_transaction_id=payment.transaction_id, refunded_amount=payment.refunded_amount
         )
+
+    def _told(self, callback: _CallbackBody) -> Evidence:
+        """Evidence of the payment in a callback, with the channel's number of the refund that it is about."""
+        evidence, refund = self._evidence(callback.payment), callback.refund
+        if refund is None or refund.refund_id is None or not isinstance(evidence, Refunded):
+            return evidence
+        return replace(evidence, refund_numbers={refund.refund_no: refund.refund_id})
 
     def _dispute(self, payment: _PaymentObject, dispute: _DisputeObject) -> Disputed:
         is_ours = payment.merchant_id == self._merchant_id

@@ -16,6 +16,9 @@ from channels.kit.unreadable import clean_ids
 from core.errors import ChannelUnreadable
 
 _HEADER = ["type", "out_trade_no", "transaction_id", "refund_no", "amount", "currency", "at"]
+_HEADERS = ([*_HEADER, "refund_id"], _HEADER)
+"""The header of today, and the older one without the channel's own number of a refund."""
+
 _MINOR_TEXT = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -25,20 +28,21 @@ def read_statement(statement: IO[bytes]) -> Iterator[StatementRow | MalformedRow
     text = io.TextIOWrapper(statement, "utf-8", newline="")
     try:
         rows = csv.reader(text, strict=True)
-        if next(rows, None) != _HEADER:
+        header = next(rows, None)
+        if header not in _HEADERS:
             raise ChannelUnreadable("statement_header")
         for line, row in enumerate(rows, 2):
-            yield _row(line, row)
+            yield _row(line, row, len(header))
     except (csv.Error, ValueError) as error:
         raise ChannelUnreadable(f"statement_{type(error).__name__}") from None
     finally:
         text.detach()  # the file stays the caller's, and open
 
 
-def _row(line: int, row: list[str]) -> StatementRow | MalformedRow:
-    if len(row) != len(_HEADER):
+def _row(line: int, row: list[str], columns: int) -> StatementRow | MalformedRow:
+    if len(row) != columns:
         return MalformedRow(line=line, reason="columns")
-    kind, out_trade_no, transaction_id, refund_no, amount, currency, at = row
+    kind, out_trade_no, transaction_id, refund_no, amount, currency, at, *refund_id = row
     ids = clean_ids(out_trade_no, transaction_id)
     if not _MINOR_TEXT.fullmatch(amount):
         return MalformedRow(line=line, reason="amount", ids=ids)
@@ -50,6 +54,7 @@ def _row(line: int, row: list[str]) -> StatementRow | MalformedRow:
                 "out_trade_no": out_trade_no,
                 "channel_transaction_id": transaction_id,
                 "refund_no": refund_no,
+                "channel_refund_no": "".join(refund_id),
                 "amount": int(amount),
                 "currency": currency,
                 "at": msgspec.convert(at, _Instant),

@@ -16,10 +16,10 @@ from channels.base import (
     NO_REFERENCE,
     Acknowledgement,
     Callback,
+    ChannelRefund,
     Create,
     Created,
     Ignored,
-    RefundState,
     StatementItem,
     StatementRow,
 )
@@ -154,7 +154,7 @@ class Stripe:
         """Some currencies have places that must be 0."""
         to_stripe(amount, currency)
 
-    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> ChannelRefund:
         """Request a refund. Stripe forgets the idempotency key after a day: query the refund before a later repeat."""
         intent_id = await self._intent_id(payment)
         if intent_id is None:
@@ -170,9 +170,9 @@ class Stripe:
         is_same = (refund.payment_intent, refund.refund_no) == (intent_id, refund_no)
         if not is_same or refund.amount != to_stripe(amount, payment.currency):
             raise ChannelUnreadable("other_refund")
-        return refund.state
+        return refund.as_channel_has_it
 
-    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+    async def query_refund(self, payment: Payment, refund_no: str) -> ChannelRefund | None:
         intent_id = await self._intent_id(payment)
         if intent_id is None:
             return None
@@ -185,7 +185,7 @@ class Stripe:
                     raise ChannelUnreadable("refunds_without_end")
                 for refund in (read_raw(raw, Refund) for raw in page):
                     if (refund.payment_intent, refund.refund_no) == (intent_id, refund_no):
-                        return refund.state
+                        return refund.as_channel_has_it
         except Refused as refused:
             if not refused.is_missing:
                 raise

@@ -103,7 +103,14 @@ def refund_evidence(refund: Refund, *, account: str, at: datetime) -> Evidence:
     """Evidence of a refund that failed, also after it had succeeded; any other one only starts a query."""
     ids = refund.ids
     if refund.status is None or refund.state is not RefundState.FAILED:
-        return Unclear(channel_account=account, out_trade_no=ids[0], ids=ids, reason="refund_told")
+        return Unclear(
+            channel_account=account,
+            out_trade_no=ids[0],
+            ids=ids,
+            reason="refund_told",
+            refund_no=refund.refund_no or None,
+            channel_refund_no=refund.id,
+        )
     currency = refund.currency.upper()
     return Disputed(
         channel_account=account,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from channels.base import RefundState
+from channels.base import ChannelRefund, RefundState
 from channels.kit.signed_message import read_json
 from channels.stripe.money import from_stripe
 from core.errors import ChannelUnreadable
@@ -185,6 +185,10 @@ class Refund(_Object, frozen=True, kw_only=True):
             case "failed" | "canceled":
                 return RefundState.FAILED
         raise ChannelUnreadable("refund_status")
+
+    @property
+    def as_channel_has_it(self) -> ChannelRefund:
+        return ChannelRefund(state=self.state, channel_refund_no=self.id)
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):

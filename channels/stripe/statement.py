@@ -159,6 +159,7 @@ def _refund_row(number: int, transaction: _OfRefund) -> StatementRow:
         out_trade_no=next(iter(refund.numbers), ""),
         channel_transaction_id=refund.payment_intent or refund.id,
         refund_no=refund.refund_no,
+        channel_refund_no=refund.id,
         amount=from_stripe(refund.amount, currency),
         currency=currency,
         at=instant(transaction.created),

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from msgspec.structs import replace
 
-from channels.base import Acknowledgement, Callback, Create, Created, RefundState, StatementItem
+from channels.base import Acknowledgement, Callback, ChannelRefund, Create, Created, StatementItem
 from channels.kit.checkout_end import checkout_end
 from channels.kit.signed_message import read_json
 from channels.kit.unreadable import unreadable_callback
@@ -32,7 +32,6 @@ from channels.wechatpay.bodies import (
     NO_REFUND,
     NO_STATEMENT,
     NOT_EXIST,
-    REFUND_STATES,
     BillBody,
     H5Body,
     JsapiBody,
@@ -196,7 +195,7 @@ class WechatPay:
         if code not in _NOTHING_TO_CLOSE:
             raise refusal(code)
 
-    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> RefundState:
+    async def refund_payment(self, payment: Payment, refund_no: str, amount: int) -> ChannelRefund:
         body = {
             "out_trade_no": payment.out_trade_no,
             "out_refund_no": refund_no,
@@ -205,11 +204,11 @@ class WechatPay:
         refund = self._wire.read(await self._call("POST", _REFUNDS, body), RefundBody)
         if refund.amount.refund != amount:
             raise ChannelUnreadable("other_refund")
-        return REFUND_STATES[_checked_refund(refund, payment, refund_no).status]
+        return _checked_refund(refund, payment, refund_no).as_channel_has_it
 
-    async def query_refund(self, payment: Payment, refund_no: str) -> RefundState | None:
+    async def query_refund(self, payment: Payment, refund_no: str) -> ChannelRefund | None:
         refund = await self._find_refund(payment, refund_no)
-        return None if refund is None else REFUND_STATES[refund.status]
+        return None if refund is None else refund.as_channel_has_it
 
     async def query_refunded(self, payment: Payment, refund_no: str) -> int | None:
         refund = await self._find_refund(payment, refund_no)

@@ -39,6 +39,7 @@ _NUMBER = "商户订单号"
 _STATE = "交易状态"
 _CURRENCY = "货币种类"
 _REFUND_NUMBER = "商户退款单号"
+_CHANNEL_REFUND_NUMBER = "微信退款单号"
 _REFUND_STATE = "退款状态"
 _COLUMNS = (_AT, _TRANSACTION, _NUMBER, _STATE, _CURRENCY)
 # The name of today, then older ones. A requested refund includes coupons, as 订单金额 does.
@@ -195,6 +196,7 @@ def _money(number: int, cell: dict[str, str], ids: tuple[str, ...], *, is_refund
     """Row of a payment or refund. A refund under way has already left the merchant's balance."""
     refund_no = cell.get(_REFUND_NUMBER, "") if is_refund else ""
     refund_no = "" if refund_no in _NONE else refund_no
+    channel_refund_no = cell.get(_CHANNEL_REFUND_NUMBER, "") if is_refund else ""
     if not _ID.fullmatch(cell[_TRANSACTION]):
         return MalformedRow(line=number, reason="number", ids=ids)
     at = _instant(_first(cell, _REFUND_TIMES) if is_refund else cell[_AT])
@@ -212,6 +214,7 @@ def _money(number: int, cell: dict[str, str], ids: tuple[str, ...], *, is_refund
         out_trade_no=cell[_NUMBER],
         channel_transaction_id=cell[_TRANSACTION],
         refund_no=refund_no,
+        channel_refund_no="" if channel_refund_no in _NONE else channel_refund_no,
         amount=amount,
         currency=cell[_CURRENCY],
         at=at,

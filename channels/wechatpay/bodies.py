@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from channels.base import RefundState
+from channels.base import ChannelRefund, RefundState
 from channels.kit.signed_message import read_json
 from channels.transport import Response
 from channels.wechatpay.keys import Sealed
@@ -101,10 +101,17 @@ class RefundAmount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund; `refund_id` is WeChat Pay's own number: https://pay.weixin.qq.com/doc/v3/merchant/4012791865"""
+
     out_refund_no: _Id
     out_trade_no: _Id
     status: Literal["SUCCESS", "PROCESSING", "CLOSED", "ABNORMAL"]
     amount: RefundAmount
+    refund_id: _Id | None = None
+
+    @property
+    def as_channel_has_it(self) -> ChannelRefund:
+        return ChannelRefund(state=REFUND_STATES[self.status], channel_refund_no=self.refund_id)
 
 
 class SealedCertificate(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,6 +49,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     combine_mchid: Any = None
     out_trade_no: Any = None
     out_refund_no: Any = None
+    refund_id: Any = None
     transaction_id: Any = None
     combine_out_trade_no: Any = None
     out_order_no: Any = None
@@ -77,9 +78,13 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
         number, *others = self.ids
         merchants = clean_ids(self.mchid, self.sp_mchid, self.sub_mchid, self.combine_mchid, *self._sub_merchants)
         named = account if mchid in merchants or not merchants else f"other:{merchants[0]}"
-        refund_no = next(iter(clean_ids(self.out_refund_no)), None)
         return Unclear(
-            channel_account=named, out_trade_no=number, ids=tuple(others), reason=reason, refund_no=refund_no
+            channel_account=named,
+            out_trade_no=number,
+            ids=tuple(others),
+            reason=reason,
+            refund_no=next(iter(clean_ids(self.out_refund_no)), None),
+            channel_refund_no=next(iter(clean_ids(self.refund_id)), None),
         )
 
     @property

@@ -166,6 +166,7 @@ def _refund_rows(refund: Refund) -> Iterator[Row]:
     facts = (
         money(refund.amount, refund.currency),
         f"of {refund.key.channel_account} {refund.key.out_trade_no}",
+        f"at the channel {refund.channel_refund_no}" if refund.channel_refund_no else "",
         f"because {refund.reason}",
         f"requested {instant_ms(refund.requested_at)}",
         f"definite {instant_ms(refund.settled_at)}" if refund.settled_at is not None else "",

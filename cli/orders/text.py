@@ -37,7 +37,9 @@ def headline(state: OrderState) -> str:
 def refund_line(refund: Refund) -> str:
     """`refund r019…: 88.88 CNY of payment 019…, requested`."""
     amount = money(refund.amount, refund.currency)
-    return printable(f"refund {refund.refund_no}: {amount} of payment {refund.key.out_trade_no}, {refund.status}")
+    there = f" as {refund.channel_refund_no} at the channel" if refund.channel_refund_no else ""
+    of_payment = f"{amount} of payment {refund.key.out_trade_no}"
+    return printable(f"refund {refund.refund_no}: {of_payment}, {refund.status}{there}")
 
 
 def approval_line(approval: Approval) -> str:

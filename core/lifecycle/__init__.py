@@ -15,7 +15,8 @@
     on_return, on_unpaid_return     the buyer comes back, and has not paid
     on_refund_requested             an operator gives back money, all of it or a part
     on_capture_refused              the channel's definite refusal to take the money of an approval
-    on_refund                       the status of a refund at its channel
+    on_refund                       the status of a refund at its channel, and the channel's own number of it
+    with_refund_number              the same number from a refund notice
     on_dispute                      a channel takes money back, or may do so
     on_deadline, on_close_*         the order's time is over, or the merchant ends it
 
@@ -44,6 +45,7 @@ from core.lifecycle.naming import is_surely_named, named_payment, other_named
 from core.lifecycle.paying import acceptable_payments, on_late_accepted
 from core.lifecycle.rechecking import on_refresh
 from core.lifecycle.refund_amounts import is_going_back, outside_amount, promised_amount, refundable_amount
+from core.lifecycle.refund_numbers import with_refund_number
 from core.lifecycle.refund_sums import with_notice, with_refund
 from core.lifecycle.refunding import (
     RefundRequest,
@@ -136,4 +138,5 @@ __all__ = [
     "with_end",
     "with_notice",
     "with_refund",
+    "with_refund_number",
 ]

@@ -26,6 +26,7 @@ from core.lifecycle.ending import is_definitely_unpaid, is_payable
 from core.lifecycle.left_over import is_to_close
 from core.lifecycle.paying import on_confirmed, on_money
 from core.lifecycle.rechecking import close_payment, next_recheck
+from core.lifecycle.refund_numbers import with_refund_numbers
 from core.lifecycle.rules import Rules
 from core.order import CaseReason, OrderState, Payment, PaymentKey, PaymentStatus
 from core.sentences import Amount, Sentence
@@ -214,8 +215,9 @@ def _on_agreed_money(
         return _open_case(state, payment, evidence, by, CaseReason.NUMBER_REUSED, detail, Outcome.NUMBER_REUSED)
     decision = on_money(state, payment, evidence, rules, by, unconfirmed=unconfirmed)
     if is_query and payment.unconfirmed_since is not None:
-        return on_confirmed(state, payment, evidence, decision, by)
-    return decision or _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
+        decision = on_confirmed(state, payment, evidence, decision, by)
+    decision = decision or _observe(state, payment, evidence, by, Outcome.NOTHING_NEW)
+    return with_refund_numbers(state, payment.key, evidence, decision, by) if state.refunds else decision
 
 
 def _on_no_money(

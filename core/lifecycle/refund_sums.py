@@ -141,7 +141,8 @@ def _beside_disputes(state: OrderState, payment: Payment, evidence: Paid | Refun
 
 
 def _not_ours(state: OrderState, evidence: Refunded) -> dict[str, int]:
-    live = {refund.refund_no for refund in state.refunds if refund.status is not RefundStatus.FAILED}
+    own = [refund for refund in state.refunds if refund.status is not RefundStatus.FAILED]
+    live = {number for refund in own for number in (refund.refund_no, refund.channel_refund_no)}
     return {number: amount for number, amount in evidence.refunds.items() if number not in live}
 
 

@@ -25,6 +25,7 @@ from core.lifecycle.refund_amounts import (
     succeeded_amount,
     with_outside,
 )
+from core.lifecycle.refund_numbers import numbered, with_second_number
 from core.lifecycle.refund_sums import outside_case
 from core.lifecycle.rules import Rules
 from core.notice import order_notification
@@ -119,14 +120,17 @@ def _requested(state: OrderState, payment: Payment, amount: int, reason: RefundR
 
 
 def known_refund(state: OrderState, request: RefundRequest) -> Refund | None:
-    """The refund that this request has led to already; without a key that is one of all that was left."""
+    """The refund that this request has led to already. Without a key that is the one without a key that has taken all
+    that was left: one with a key, or one before it, answers another request.
+    """
     if request.request_key:
         return next((row for row in state.refunds if row.request_key == request.request_key), None)
     payment = state.payment(request.key)
     if payment is None or request.amount is not None or refundable_amount(state, payment) != 0:
         return None
     live = [row for row in state.refunds_of(request.key) if row.status is not RefundStatus.FAILED]
-    return live[-1] if live else None
+    newest = max(live, key=_place, default=None)
+    return newest if newest is not None and not newest.request_key else None
 
 
 def is_same_refund(refund: Refund, request: RefundRequest) -> bool:
@@ -219,9 +223,16 @@ def _place(refund: Refund) -> tuple[datetime, int, str]:
 
 
 def on_refund(
-    state: OrderState, refund_no: str, refund_status: RefundStatus | None, rules: Rules, *, note: str = ""
+    state: OrderState,
+    refund_no: str,
+    refund_status: RefundStatus | None,
+    rules: Rules,
+    *,
+    note: str = "",
+    channel_refund_no: str | None = None,
 ) -> Decision:
     """The verified status of a refund at its channel; None: unknown, and `note` says why. Unknown is never failed.
+    `channel_refund_no` is the channel's own number of it, if the answer has one.
 
     A refund that is not definite is queried again; after the last n² attempt a case opens, and it is queried daily.
     """
@@ -231,12 +242,29 @@ def on_refund(
         return Decision(outcome=Outcome.STALE)
     if refund.status.is_final:
         return Decision(outcome=Outcome.NOTHING_NEW)
+    known = numbered(refund, channel_refund_no)
+    decision = _on_status(state, known, payment, refund_status, rules, note, is_new=known != refund)
+    return with_second_number(state, decision, refund, channel_refund_no, Source.REFUND)
+
+
+def _on_status(
+    state: OrderState,
+    refund: Refund,
+    payment: Payment,
+    refund_status: RefundStatus | None,
+    rules: Rules,
+    note: str,
+    *,
+    is_new: bool,
+) -> Decision:
+    """`is_new`: the refund has got its number with this answer."""
+    refund_no = refund.refund_no
     match refund_status:
         case RefundStatus.SUCCEEDED:
             return _succeeded(state, refund, payment)
         case RefundStatus.FAILED:
             return _failed(state, refund, payment, note)
-        case RefundStatus.PROCESSING if refund.status is RefundStatus.REQUESTED:
+        case RefundStatus.PROCESSING if refund.status is RefundStatus.REQUESTED or is_new:
             decision = _moved(state, refund.moved_to(RefundStatus.PROCESSING), Outcome.REFUND_PROCESSING)
         case RefundStatus.PROCESSING:
             decision = _observe(refund, Outcome.REFUND_PROCESSING, "refund_processing_seen", refund_no)

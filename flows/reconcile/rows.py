@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from channels.base import MalformedRow, StatementRow
 from core.admission import Urgency
@@ -44,6 +45,7 @@ from storage.postgres.reconciliation.differences import (
     RecordedRow,
     record_rows,
 )
+from storage.postgres.refunds import find_by_channel_numbers
 
 OnUnknown = Callable[[StatementRow], None]
 
@@ -97,7 +99,7 @@ class RowComparer:
         unknown = found.unknown(rows)
         for row in unknown.values():
             on_unknown(row)
-        known = await self._see(rows, found.payments)
+        known = await self._see(await self._with_own_numbers(rows, found.payments), found.payments)
         results = await _all([self._compare_payment(found.payments[of_one[0].row_no], of_one) for of_one in known])
         results.append(await self._compare_malformed(batch))
         # Orders that became paid by the rows above are no candidates any more.
@@ -116,6 +118,23 @@ class RowComparer:
         )
 
     # -- looking up ----------------------------------------------------------------------------------------------------
+
+    async def _with_own_numbers(
+        self, rows: dict[int, StatementRow], payments: dict[int, Payment]
+    ) -> dict[int, StatementRow]:
+        """The rows; a refund that has the channel's number alone gets ours, if it is of a refund of ours."""
+        nameless = {
+            row_no: row
+            for row_no, row in rows.items()
+            if row_no in payments and row.kind == "refund" and row.channel_refund_no and not row.refund_no
+        }
+        numbers = (row.channel_refund_no for row in nameless.values())
+        own = await find_by_channel_numbers(self._resources.db, self._account.config.name, numbers)
+        named = {
+            row_no: replace(row, refund_no=own.get((payments[row_no].key, row.channel_refund_no), ""))
+            for row_no, row in nameless.items()
+        }
+        return rows | named
 
     async def _see(self, batch: dict[int, StatementRow], payments: dict[int, Payment]) -> list[list[_Known]]:
         """The rows of known payments, payment by payment, each with the earlier rows of the same payment."""

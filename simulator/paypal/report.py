@@ -12,7 +12,7 @@ from simulator.kernel.dispatch import Call
 from simulator.kernel.ledger import Key, Row
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import Response, json_response
-from simulator.paypal.wire import Money, error, ids_of, money
+from simulator.paypal.wire import Money, error, ids_of, money, refund_id
 
 PAGE_SIZE_MAX = 500
 
@@ -92,7 +92,7 @@ def _transaction(simulation: Simulation, call: Call, row: Row | tuple[str, ...])
     }
     if is_refund:
         info |= {
-            "transaction_id": f"R{row.refund_no}",
+            "transaction_id": refund_id(row.refund_no),
             "paypal_reference_id": row.transaction_id,
             "paypal_reference_id_type": "TXN",
             "transaction_event_code": "T1107",

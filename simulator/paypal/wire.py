@@ -200,9 +200,14 @@ _REFUND_STATUS = {
 }
 
 
+def refund_id(refund_no: str) -> str:
+    """Return PayPal's own id of a refund: the same in responses, events and transactions."""
+    return f"R{base64.b32encode(refund_no.encode()).decode().rstrip('=')}"
+
+
 def refund_object(refund: Refund) -> dict[str, Any]:
     return {
-        "id": f"R{base64.b32encode(refund.refund_no.encode()).decode().rstrip('=')}",
+        "id": refund_id(refund.refund_no),
         "status": _REFUND_STATUS[refund.status],
         "amount": money(refund.amount, refund.currency),
         "custom_id": refund.out_trade_no,

@@ -28,6 +28,7 @@ from simulator.sandbox.wire import (
     dispute_object,
     is_signed,
     payment_object,
+    refund_id,
     refund_object,
     signature,
     signed,
@@ -164,7 +165,7 @@ def _statement(simulation: Simulation, call: Call) -> Response:
         day = None
     if day is None:
         return signed(call, _invalid("date is YYYY-MM-DD"))
-    body = _csv(simulation.statement(call.account, day))
+    body = _csv(simulation.statement(call.account, day), call.account.merchant_id)
     return signed(call, Response(body=body, content_type="text/csv; charset=utf-8"))
 
 
@@ -172,12 +173,16 @@ def _day(request: Request) -> str:
     return ",".join(parse_qs(request.query).get("date", []))
 
 
-def _csv(rows: list[Row | tuple[str, ...]]) -> bytes:
+def _csv(rows: list[Row | tuple[str, ...]], merchant_id: str) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
+    writer.writerow((*Row._fields, "refund_id"))
     for row in rows:
-        writer.writerow((*row[:-1], rfc3339(row.at)) if isinstance(row, Row) else row)
+        if isinstance(row, Row):
+            number = refund_id(merchant_id, row.refund_no) if row.refund_no else ""
+            writer.writerow((*row[:-1], rfc3339(row.at), number))
+        else:
+            writer.writerow(row)
     return text.getvalue().encode()
 
 

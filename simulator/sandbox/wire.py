@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import re
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Annotated
 
@@ -65,6 +66,7 @@ class PaymentObject(msgspec.Struct, frozen=True, kw_only=True):
 class RefundObject(msgspec.Struct, frozen=True, kw_only=True):
     merchant_id: str
     refund_no: str
+    refund_id: str
     out_trade_no: str
     amount: int
     currency: str
@@ -130,12 +132,18 @@ def refund_object(refund: Refund) -> RefundObject:
     return RefundObject(
         merchant_id=refund.merchant_id,
         refund_no=refund.refund_no,
+        refund_id=refund_id(*refund.key),
         out_trade_no=refund.out_trade_no,
         amount=refund.amount,
         currency=refund.currency,
         status=refund.status,
         refunded_at=refund.refunded_at,
     )
+
+
+def refund_id(merchant_id: str, refund_no: str) -> str:
+    """Return the channel's own number of a refund: the same in every response and callback."""
+    return "rf_" + blake2b(f"{merchant_id}\x1f{refund_no}".encode(), digest_size=12).hexdigest()
 
 
 # -- signatures --------------------------------------------------------------------------------------------------------

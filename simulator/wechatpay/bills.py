@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from simulator.kernel.base import Account
 from simulator.kernel.ledger import Row
-from simulator.wechatpay.bodies import BEIJING
+from simulator.wechatpay.bodies import BEIJING, refund_id
 from simulator.wechatpay.wire import keys_of
 
 TYPES = {"": ("payment", "refund"), "ALL": ("payment", "refund"), "SUCCESS": ("payment",), "REFUND": ("refund",)}
@@ -64,7 +64,8 @@ def _cells(row: Row, account: Account, bill_type: str) -> list[str]:
     cells += [paid, "0.00"]
     cells += [at, at] if bill_type == "REFUND" else []
     if bill_type != "SUCCESS":
-        refund = (f"5{row.refund_no}", row.refund_no, given_back, "0.00", "ORIGINAL", "SUCCESS")
+        number = refund_id(account.merchant_id, row.refund_no)
+        refund = (number, row.refund_no, given_back, "0.00", "ORIGINAL", "SUCCESS")
         cells += refund if is_refund else ("0", "0", "0.00", "0.00", "", "")
     cells += ["Tea, green", "", "0.00000", "0.60%"]
     if not keys.ordinary_bill:

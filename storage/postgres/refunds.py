@@ -6,14 +6,14 @@ A refund is requested and becomes definite only through the door; here it is lea
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from core.order import PaymentKey
-from storage.postgres.database import Database
+from storage.postgres.database import Database, storable
 from storage.postgres.leases import (
     DUE,
     FREE,
@@ -85,6 +85,13 @@ UPDATE refunds
  WHERE refund_no = $1 AND arm_no = $2 AND {_IS_OPEN}
 RETURNING arm_no"""
 
+# Each by itself: for a list of them, the planner would rather walk the refunds while they are few.
+_BY_CHANNEL_NO = """
+SELECT r.channel_refund_no, r.channel_account, r.out_trade_no, r.refund_no
+  FROM unnest($2::text[]) AS wanted(number)
+ CROSS JOIN LATERAL (SELECT * FROM refunds WHERE channel_refund_no = wanted.number OFFSET 0) AS r
+ WHERE r.channel_account = $1"""
+
 _WALK = walk_statement("refunds", ("refund_no",), "refund_no, arm_no", is_open=_OPEN)
 
 
@@ -109,6 +116,18 @@ async def reschedule(
     due_s = due_in_s(delay_s, leased.grace_s, is_postponed=attempt == leased.attempt)
     arm_no: int | None = await db.fetchval(_RESCHEDULE, leased.refund_no, leased.arm_no, attempt, due_s, error)
     return arm_no
+
+
+async def find_by_channel_numbers(
+    db: Database, account: str, numbers: Iterable[str]
+) -> dict[tuple[PaymentKey, str], str]:
+    """Our numbers of refunds of this account, by their payment and the channel's own number."""
+    wanted = list({storable(number) for number in numbers})
+    rows = await db.fetch(_BY_CHANNEL_NO, account, wanted) if wanted else []
+    return {
+        (PaymentKey(row["channel_account"], row["out_trade_no"]), row["channel_refund_no"]): row["refund_no"]
+        for row in rows
+    }
 
 
 async def walk_due(db: Database, *, from_s: float | None = None, until_s: float) -> AsyncIterator[list[DueRow]]:

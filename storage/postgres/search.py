@@ -87,6 +87,9 @@ UNION ALL {_AT_EACH_ACCOUNT.format(kind=NumberKind.CHANNEL_REFERENCE, column="ch
 UNION ALL
 SELECT '{NumberKind.REFUND_NO}', refund_no, order_no, channel_account, NULL FROM refunds WHERE refund_no = $1
 UNION ALL
+(SELECT '{NumberKind.CHANNEL_REFUND_NO}', channel_refund_no, order_no, channel_account, NULL
+   FROM refunds WHERE channel_refund_no = $1 LIMIT {MATCHES_MAX})
+UNION ALL
 SELECT '{NumberKind.CHANNEL_REFUND_NO}', $1, order_no, channel_account, NULL FROM find_payments_by_channel_refund($1)
 UNION ALL
 SELECT '{NumberKind.NOTIFICATION_ID}', id, order_no, NULL, NULL FROM notifications WHERE id = $1

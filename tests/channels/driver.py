@@ -141,6 +141,9 @@ class Driver(Protocol):
     reports_only_successful_refunds: bool = False
     """Whether a refund that is under way or failed is reported as missing, and a second try as under way."""
 
+    gives_refund_numbers: bool = True
+    """Whether the channel has a number of its own for each refund."""
+
     checkout_kind: str
     """Checkout kind of `method`: redirect, qr or client."""
 

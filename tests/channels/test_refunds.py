@@ -3,11 +3,11 @@
 import pytest
 from msgspec.structs import replace
 
-from channels.base import RefundState, TellsRefunds
+from channels.base import RefundState, StatementRow, TellsRefunds
 from core.errors import ChannelRefused, ChannelUnavailable, ChannelUnreadable
 from core.evidence import Paid, Refunded
 from simulator.kernel.faults import CallKind, FaultProfile
-from tests.channels.conftest import Env
+from tests.channels.conftest import Env, rows_of
 from tests.channels.reports import AMOUNT, REFUND_NO
 from tests.channels.wire import WireResponse
 
@@ -17,12 +17,36 @@ def _again(env: Env) -> RefundState:
     return RefundState.PROCESSING if env.driver.reports_only_successful_refunds else RefundState.SUCCEEDED
 
 
+async def _queried(env: Env) -> RefundState | None:
+    refund = await env.adapter.query_refund(env.row, REFUND_NO)
+    return None if refund is None else refund.state
+
+
 async def test_one_refund_number_requested_twice_is_one_refund(env: Env) -> None:
     await env.buy()
-    assert await env.adapter.refund_payment(env.row, REFUND_NO, 1000) is RefundState.SUCCEEDED
-    assert await env.adapter.refund_payment(env.row, REFUND_NO, 1000) is _again(env)
+    assert (await env.adapter.refund_payment(env.row, REFUND_NO, 1000)).state is RefundState.SUCCEEDED
+    assert (await env.adapter.refund_payment(env.row, REFUND_NO, 1000)).state is _again(env)
     assert env.payments()[0].refunded_amount == 1000
-    assert await env.adapter.query_refund(env.row, REFUND_NO) is RefundState.SUCCEEDED
+    assert await _queried(env) is RefundState.SUCCEEDED
+
+
+async def test_the_channels_own_number_of_a_refund_is_the_same_in_every_answer(env: Env) -> None:
+    """In the request, its repeat, the query and the statement; another refund has another one. Alipay has none."""
+    paid = await env.buy()
+    requested = [await env.adapter.refund_payment(env.row, REFUND_NO, 1000) for _ in range(2)]
+    other = await env.adapter.refund_payment(env.row, "R-000002", 500)
+    queried = await env.adapter.query_refund(env.row, REFUND_NO)
+    assert queried is not None
+    numbers = {refund.channel_refund_no for refund in (*requested, queried)}
+    if not env.driver.gives_refund_numbers:
+        assert numbers == {None} == {other.channel_refund_no}
+        return
+    (number,) = numbers
+    assert number not in (None, "", REFUND_NO, other.channel_refund_no)
+    assert paid.paid_at is not None
+    rows = await rows_of(env, paid.paid_at.astimezone(env.adapter.statement_zone).date())
+    stated = {row.channel_refund_no for row in rows if isinstance(row, StatementRow)}
+    assert stated == {"", number, other.channel_refund_no}
 
 
 async def test_a_refund_is_known_to_the_channel_by_its_number(env: Env) -> None:
@@ -39,7 +63,7 @@ async def test_a_refund_is_known_to_the_channel_by_its_number(env: Env) -> None:
 async def test_two_refund_numbers_are_two_refunds(env: Env) -> None:
     await env.buy()
     for refund_no, amount in (("R-000001", 1000), ("R-000002", AMOUNT - 1000)):
-        assert await env.adapter.refund_payment(env.row, refund_no, amount) is RefundState.SUCCEEDED
+        assert (await env.adapter.refund_payment(env.row, refund_no, amount)).state is RefundState.SUCCEEDED
     assert env.payments()[0].refunded_amount == AMOUNT
     evidence = await env.query()
     assert isinstance(evidence, Refunded if env.driver.queries.refunded(AMOUNT) is not None else Paid)
@@ -84,17 +108,17 @@ async def test_a_refund_with_a_lost_response_is_repeated_under_its_number(env: E
     with pytest.raises(ChannelUnavailable):
         await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
     env.proxy.alter = lambda _, response: response
-    assert await env.adapter.refund_payment(env.row, REFUND_NO, 1000) is _again(env)
-    assert await env.adapter.query_refund(env.row, REFUND_NO) is RefundState.SUCCEEDED
+    assert (await env.adapter.refund_payment(env.row, REFUND_NO, 1000)).state is _again(env)
+    assert await _queried(env) is RefundState.SUCCEEDED
     assert env.payments()[0].refunded_amount == 1000
 
 
 async def test_a_refund_under_way_is_processing(env: Env) -> None:
     await env.buy()
     env.far_side.faults.profile = FaultProfile(refund_settles_s=3600.0)
-    assert await env.adapter.refund_payment(env.row, REFUND_NO, 1000) is RefundState.PROCESSING
+    assert (await env.adapter.refund_payment(env.row, REFUND_NO, 1000)).state is RefundState.PROCESSING
     is_told = not env.driver.reports_only_successful_refunds
-    assert await env.adapter.query_refund(env.row, REFUND_NO) is (RefundState.PROCESSING if is_told else None)
+    assert await _queried(env) is (RefundState.PROCESSING if is_told else None)
 
 
 async def test_a_failed_refund_is_failed(env: Env) -> None:
@@ -105,9 +129,9 @@ async def test_a_failed_refund_is_failed(env: Env) -> None:
             await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
         assert await env.adapter.query_refund(env.row, REFUND_NO) is None
     else:
-        state = await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
-        assert state in (RefundState.FAILED, RefundState.PROCESSING)
-        assert await env.adapter.query_refund(env.row, REFUND_NO) is RefundState.FAILED
+        refund = await env.adapter.refund_payment(env.row, REFUND_NO, 1000)
+        assert refund.state in (RefundState.FAILED, RefundState.PROCESSING)
+        assert await _queried(env) is RefundState.FAILED
     assert env.payments()[0].refunded_amount == 0
 
 

@@ -146,6 +146,7 @@ def test_a_refund_has_the_whole_amount_and_the_merchant_is_notified_at_once() ->
         "reason": "late",
         "status": "requested",
         "settled_at": None,
+        "channel_refund_no": None,
     }
     second = decide_double_payment()
     assert refunds_in(second) == [a_refund(WECHAT, reason=RefundReason.DOUBLE)]

@@ -184,6 +184,7 @@ async def test_refund_can_be_queried(channel: Channel) -> None:
     assert set(response.json()) == {
         "merchant_id",
         "refund_no",
+        "refund_id",
         "out_trade_no",
         "amount",
         "currency",
@@ -216,7 +217,10 @@ async def test_statement_lists_the_money_of_a_day(channel: Channel, stopped_cloc
         ("payment", "number-1", "", "8888"),
         ("refund", "number-1", "refund-1", "8"),
     ]
-    assert list(rows[0]) == ["type", "out_trade_no", "transaction_id", "refund_no", "amount", "currency", "at"]
+    columns = ["type", "out_trade_no", "transaction_id", "refund_no", "amount", "currency", "at", "refund_id"]
+    assert list(rows[0]) == columns
+    refund = (await channel.api.send("GET", "/v1/refunds/refund-1")).json()
+    assert [row["refund_id"] for row in rows] == ["", refund["refund_id"]]
     assert rows[0]["at"].endswith("Z")
 
 

@@ -184,7 +184,8 @@ class Payment:
 class Refund:
     """Money of one payment that goes back, or has gone: late or double money by policy, any by an operator.
 
-    `key` is the one that the refund was requested with.
+    `key` is the one that the refund was requested with. `channel_refund_no` is the channel's own number of it; None: it
+    is not known yet, or the channel gives none.
     """
 
     refund_no: str
@@ -197,6 +198,7 @@ class Refund:
     requested_at: datetime
     settled_at: datetime | None
     key: str | None = None
+    channel_refund_no: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

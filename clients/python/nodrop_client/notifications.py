@@ -51,7 +51,7 @@ class NotifiedPayment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotifiedRefund:
-    """The refund of that payment which the service requested."""
+    """The refund of that payment which the service requested. `channel_refund_no`: the channel's own number of it."""
 
     refund_no: str
     amount: int
@@ -59,6 +59,7 @@ class NotifiedRefund:
     reason: str
     status: RefundStatus | str
     settled_at: datetime | None
+    channel_refund_no: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

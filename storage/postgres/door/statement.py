@@ -178,9 +178,11 @@ inserted_refunds AS (
 updated_refunds AS (
     UPDATE refunds t
        SET status = r.status, settled_at = r.settled_at, last_error = r.last_error,
+           channel_refund_no = coalesce(t.channel_refund_no, r.channel_refund_no),
            leased_until = CASE WHEN r.settled_at IS NULL THEN t.leased_until END
       FROM document, jsonb_to_recordset(d->'refunds') AS r(
-           operation text, refund_no text, order_no text, status text, settled_at timestamptz, last_error text)
+           operation text, refund_no text, order_no text, status text, settled_at timestamptz, last_error text,
+           channel_refund_no text)
       JOIN changed_orders USING (order_no)
      WHERE r.operation = 'update' AND t.refund_no BETWEEN r.refund_no AND r.refund_no
 )

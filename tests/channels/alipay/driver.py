@@ -173,6 +173,7 @@ class AlipayDriver(Driver):
     )
     missing_until_seen = True
     reports_only_successful_refunds = True
+    gives_refund_numbers = False
     checkout_kind = "qr"
     created_fields = frozenset({"number"})
 

@@ -14,7 +14,7 @@ from channels.adapters import open_channel
 from channels.alipay.adapter import Alipay
 from channels.alipay.keys import root_certificate_sn
 from channels.alipay.wire import read_envelope
-from channels.base import Callback, Channel, RefundState
+from channels.base import Callback, Channel, ChannelRefund, RefundState
 from channels.kit.signed_message import recorded_checks
 from channels.transport import Response, Transport
 from core.account import AccountConfig
@@ -452,7 +452,8 @@ async def test_a_refund_without_a_fund_change_is_processing() -> None:
     """A repeated refund has `fund_change` N, which is neither success nor failure."""
     for change, state in (("Y", RefundState.SUCCEEDED), ("N", RefundState.PROCESSING)):
         node = compact({"code": "10000", "out_trade_no": NUMBER, "fund_change": change, "refund_fee": "10.00"})
-        assert await channel_answering(node).refund_payment(DRIVER.payment(), "R-000001", 1000) is state
+        refund = await channel_answering(node).refund_payment(DRIVER.payment(), "R-000001", 1000)
+        assert refund == ChannelRefund(state=state)
 
 
 @pytest.mark.parametrize("code", ["10003", "20001"])
@@ -465,13 +466,13 @@ async def test_only_a_refusal_refuses_a_refund(code: str) -> None:
 
 async def test_a_refund_without_a_status_is_none() -> None:
     fields = {"code": "10000", "msg": "Success", "out_trade_no": NUMBER, "out_request_no": "R-000001"}
-    for node, state in (
+    for node, refund in (
         (compact(fields), None),
         (compact({"code": "10000", "msg": "Success"}), None),
         (refused("TRADE_NOT_EXIST"), None),
-        (compact(fields | {"refund_status": "REFUND_SUCCESS"}), RefundState.SUCCEEDED),
+        (compact(fields | {"refund_status": "REFUND_SUCCESS"}), ChannelRefund(state=RefundState.SUCCEEDED)),
     ):
-        assert await channel_answering(node).query_refund(DRIVER.payment(), "R-000001") is state
+        assert await channel_answering(node).query_refund(DRIVER.payment(), "R-000001") == refund
 
 
 # -- statements --------------------------------------------------------------------------------------------------------

@@ -261,6 +261,7 @@ class PaypalDriver(Driver):
             out_trade_no=NUMBER,
             channel_transaction_id="2GG279541U471931P",
             refund_no=REFUND_NO,
+            channel_refund_no="5BF22881C1234567R",
             ids=(REFUND_NO,),
             amount=1000,
             currency="USD",

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from channels.base import Callback, MalformedRow, RefundState, StatementRow
+from channels.base import Callback, ChannelRefund, MalformedRow, RefundState, StatementRow
 from channels.kit.signed_message import recorded_checks
 from channels.paypal.adapter import Paypal
 from channels.paypal.api import RENEW_BEFORE_S
@@ -555,7 +555,8 @@ async def test_a_refund_is_made_on_the_capture_and_found_by_our_number(
     payment, adapter = row(channel_transaction_id="2GG279541U471931P"), paypal.open()
     refund = {"id": "1R", "status": status, "amount": money(1000, "USD"), "invoice_id": REFUND_NO}
     paypal.answers["/v2/payments/captures/2GG279541U471931P/refund"] = [response_of(201, refund)]
-    assert await adapter.refund_payment(payment, REFUND_NO, 1000) is state
+    expected = ChannelRefund(state=state, channel_refund_no="1R")
+    assert await adapter.refund_payment(payment, REFUND_NO, 1000) == expected
     request = paypal.requests[-1]
     assert request.headers["paypal-request-id"] == REFUND_NO
     assert json.loads(request.body) == {
@@ -566,7 +567,7 @@ async def test_a_refund_is_made_on_the_capture_and_found_by_our_number(
     order = DRIVER.order(PaymentReport(status="refunded", refunded=1000))
     order["purchase_units"][0]["payments"]["refunds"] = [refund]
     paypal.answers[order_path()] = [response_of(200, order)]
-    assert await adapter.query_refund(payment, REFUND_NO) is state
+    assert await adapter.query_refund(payment, REFUND_NO) == expected
     assert await adapter.query_refund(payment, "R-000404") is None
 
 

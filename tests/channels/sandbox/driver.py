@@ -81,9 +81,9 @@ class SandboxDriver(Driver):
     )
 
     statement = (
-        b"type,out_trade_no,transaction_id,refund_no,amount,currency,at\n"
-        b"payment,0190a7c3d1f2a1b2c3d4e5f60718,4200000000202611230000000001,,8888,CNY,2026-11-23T04:00:00Z\n"
-        b"refund,0190a7c3d1f2a1b2c3d4e5f60718,4200000000202611230000000001,R-000001,1000,CNY,2026-11-23T04:00:01Z\n"
+        b"type,out_trade_no,transaction_id,refund_no,amount,currency,at,refund_id\n"
+        b"payment,0190a7c3d1f2a1b2c3d4e5f60718,4200000000202611230000000001,,8888,CNY,2026-11-23T04:00:00Z,\n"
+        b"refund,0190a7c3d1f2a1b2c3d4e5f60718,4200000000202611230000000001,R-000001,1000,CNY,2026-11-23T04:00:01Z,rf_1\n"
     )
     statement_rows = (
         StatementRow(
@@ -101,6 +101,7 @@ class SandboxDriver(Driver):
             out_trade_no=NUMBER,
             channel_transaction_id="4200000000202611230000000001",
             refund_no=REFUND_NO,
+            channel_refund_no="rf_1",
             amount=1000,
             currency="CNY",
             at=PAID_AT + timedelta(seconds=1),

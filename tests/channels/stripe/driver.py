@@ -113,7 +113,8 @@ class StripeDriver(Driver):
             fee=34,
             fee_currency="USD",
         )
-        refund = replace(payment, line=2, kind="refund", refund_no=REFUND_NO, amount=1000, ids=())
+        named = {"refund_no": REFUND_NO, "channel_refund_no": "re_1Nispe2eZvKYlo2Cd31jOCgZ"}
+        refund = replace(payment, line=2, kind="refund", **named, amount=1000, ids=())
         self.statement_rows = (payment, replace(refund, at=PAID_AT + timedelta(seconds=1)))
 
     # -- the account ---------------------------------------------------------------------------------------------------

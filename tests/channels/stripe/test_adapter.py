@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from channels.adapters import open_channel
-from channels.base import Callback, Channel, ListsUndelivered
+from channels.base import Callback, Channel, ChannelRefund, ListsUndelivered, RefundState
 from channels.kit.signed_message import recorded_checks
 from channels.stripe.account import Credentials
 from channels.stripe.events import EVENTS
@@ -495,7 +495,8 @@ async def test_a_refund_is_found_on_a_later_page_and_pages_are_limited() -> None
 
     server = Server(respond)
     payment = row(channel_transaction_id="pi_1")
-    assert await server.channel.query_refund(payment, "R-000003") is not None
+    expected = ChannelRefund(state=RefundState.PROCESSING, channel_refund_no="re_3")
+    assert await server.channel.query_refund(payment, "R-000003") == expected
     assert len(server.requests) == 4
     with pytest.raises(ChannelUnreadable, match="without_end"):
         await server.channel.query_refund(payment, "R-999999")

@@ -260,6 +260,7 @@ class WechatPayDriver(Driver):
             out_trade_no=NUMBER,
             channel_transaction_id="4200000000202611230000000001",
             refund_no=REFUND_NO,
+            channel_refund_no="50000000002026112300001",
             amount=1000,
             currency="CNY",
             at=PAID_AT + timedelta(seconds=1),

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.hashes import SHA256
 from msgspec.structs import replace
 
-from channels.base import Create, MalformedRow, RefundState, StatedTotal, StatementRow
+from channels.base import ChannelRefund, Create, MalformedRow, RefundState, StatedTotal, StatementRow
 from channels.kit.signed_message import recorded_checks
 from channels.transport import Response, Transport
 from channels.wechatpay.adapter import WechatPay
@@ -40,6 +40,7 @@ from core.evidence import Closed, Missing, Paid, Refunded, Unclear, Unpaid
 from core.lifecycle import mismatch
 from simulator.kernel.ledger import Row as LedgerRow
 from simulator.wechatpay.bills import bill
+from simulator.wechatpay.bodies import refund_id
 from tests.channels.conftest import rows_in
 from tests.channels.gates import Gate, of_a_call, of_a_stranger
 from tests.channels.httpx_carrier import responding
@@ -748,8 +749,22 @@ def _refund(status: str = "SUCCESS", **changes: Any) -> dict[str, Any]:
 )
 async def test_refund_states_are_mapped(status: str, state: RefundState) -> None:
     adapter = channel_sending(_refund(status)).adapter
-    assert await adapter.refund_payment(ROW, REFUND_NO, 1000) is state
-    assert await adapter.query_refund(ROW, REFUND_NO) is state
+    assert await adapter.refund_payment(ROW, REFUND_NO, 1000) == ChannelRefund(state=state)
+    assert await adapter.query_refund(ROW, REFUND_NO) == ChannelRefund(state=state)
+
+
+async def test_a_refund_has_wechat_pays_own_number() -> None:
+    """https://pay.weixin.qq.com/doc/v3/merchant/4012791865"""
+    adapter = channel_sending(_refund(refund_id="50000000382019052709732678859")).adapter
+    expected = ChannelRefund(state=RefundState.SUCCEEDED, channel_refund_no="50000000382019052709732678859")
+    assert await adapter.refund_payment(ROW, REFUND_NO, 1000) == expected
+    assert await adapter.query_refund(ROW, REFUND_NO) == expected
+
+
+@pytest.mark.parametrize("refund_id", ["", "5" * 65, "50000\n", 50000000382, "退款"], ids=repr)
+async def test_a_number_of_another_form_is_no_refund(refund_id: object) -> None:
+    with pytest.raises(ChannelUnreadable):
+        await channel_sending(_refund(refund_id=refund_id)).adapter.query_refund(ROW, REFUND_NO)
 
 
 @pytest.mark.parametrize(
@@ -931,9 +946,12 @@ def test_every_bill_of_the_simulated_channel_is_read(ordinary: bool, bill_type: 
     refund = paid._replace(type="refund", refund_no=REFUND_NO, amount=1000, at=PAID_AT + timedelta(seconds=1))
     rows = [paid, refund]
     found = bill(rows, rows, account, bill_type)
+    number = refund_id(account.merchant_id, REFUND_NO)
     assert [row.kind for row in read_rows(found) if isinstance(row, StatementRow)] == kinds
     assert [replace(row, line=0) for row in read_rows(found) if isinstance(row, StatementRow)] == [
-        replace(row, line=0, fee=0) for row in DRIVER.statement_rows if row.kind in kinds
+        replace(row, line=0, fee=0, channel_refund_no=number if row.refund_no else "")
+        for row in DRIVER.statement_rows
+        if row.kind in kinds
     ], "the simulated channel takes no fees"
     assert all(total.stated == total.read for total in read_totals(found))
     assert read_totals(found)[0].stated == len(kinds)

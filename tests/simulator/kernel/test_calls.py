@@ -209,8 +209,8 @@ async def test_statement_is_spoilt_row_by_row(channel: Channel, stopped_clock: S
     rows = [line.split(",") for line in response.text.splitlines()[1:]]
     assert is_answer_signed(response)
     assert 0 < len(rows) < 30
-    assert {len(row) for row in rows} == {2, 7}
-    assert {row[4] for row in rows if len(row) == 7} == {"8888", "8889"}
+    assert {len(row) for row in rows} == {2, 8}
+    assert {row[4] for row in rows if len(row) == 8} == {"8888", "8889"}
 
 
 # -- load --------------------------------------------------------------------------------------------------------------

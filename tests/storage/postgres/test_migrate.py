@@ -73,6 +73,8 @@ ALL = [
     "0057_refused_claims.sql",
     "0058_refused_by_claim.sql",
     "0060_phrases.sql",
+    "0061_refunds_channel_no.sql",
+    "0062_refunds_by_channel_no.sql",
     "0063_codes_of_a_session.sql",
 ]
 

@@ -27,6 +27,7 @@ QUIET = {
     "marionette.port": 0,  # a free one, which it writes into its profile
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
+    "network.disable-localhost-when-offline": True,
     "network.manage-offline-status": False,
     "toolkit.telemetry.enabled": False,
     "ui.prefersReducedMotion": 1,
@@ -39,6 +40,10 @@ Services.obs.addObserver((channel) => {{
   const url = channel.QueryInterface(Ci.nsIHttpChannel).URI.spec;
   if (pattern && new RegExp(pattern).test(url)) channel.cancel(Cr.NS_ERROR_ABORT);
 }}, "http-on-modify-request");
+"""
+_SET_OFFLINE = """
+Services.io.offline = arguments[0];
+if (arguments[0]) Services.obs.notifyObservers(null, "net:cancel-all-connections");
 """
 _SET = """
 const [name, value] = arguments;
@@ -106,7 +111,8 @@ class Firefox:
         await self.call("WebDriver:ElementClick", id=element)
 
     async def set_offline(self, value: bool) -> None:
-        await self.run_inside("Services.io.offline = arguments[0];", value)
+        """The offline of its menu. By itself it keeps the connections to this machine, which our servers are on."""
+        await self.run_inside(_SET_OFFLINE, value)
 
     async def block(self, pattern: str) -> None:
         """Block what matches, as an extension does."""

@@ -28,6 +28,7 @@ from api.console import (
     overview,
     reconciliation,
     signin,
+    waiting,
 )
 from api.console.assets import serve_asset
 from api.console.rows import Row, act, page
@@ -48,6 +49,7 @@ ROWS: tuple[Row, ...] = (
     # -- overview
     page("/ops", _VIEWER, overview.show, nav="overview"),
     page("/ops/overview/live", _VIEWER, overview.live),
+    page("/ops/waiting/live", _VIEWER, waiting.live),
     #
     # -- orders: search, one order, its acts
     page("/ops/orders", _VIEWER, orders.show, nav="orders"),

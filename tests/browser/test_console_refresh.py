@@ -41,6 +41,36 @@ async def test_a_refresh_keeps_focus_and_scroll_and_shifts_nothing(console: Cons
     assert await page.evaluate("window.shifted") == []
 
 
+async def test_what_waits_is_counted_while_a_page_is_open(console: Console) -> None:
+    page = await console(Role.OPERATOR)
+    await page.clock.install()
+    await page.goto("/ops/cases")
+    link = page.locator(".places a[data-go=c]")
+    await link.focus()
+    assert (await page.title(), await link.inner_text()) == ("Cases – nodrop", "Cases")
+    await console.resources.db.execute("INSERT INTO cases (reason) VALUES ('statement_total'), ('wrong_world')")
+    await page.clock.fast_forward(31_000)
+    await link.locator(".count", has_text="2").wait_for()
+    assert await page.title() == "(2) Cases – nodrop"
+    assert await link.evaluate("(each) => each === document.activeElement")
+    await console.resources.db.execute("UPDATE cases SET resolved_at = now() WHERE reason = 'wrong_world'")
+    await page.clock.fast_forward(31_000)
+    await link.locator(".count", has_text="1").wait_for()
+    await console.resources.db.execute("UPDATE cases SET resolved_at = now()")
+    await page.clock.fast_forward(31_000)
+    await link.locator(".count").wait_for(state="detached")
+    assert await page.title() == "Cases – nodrop"
+
+
+async def test_a_page_that_a_form_has_led_to_is_counted_too(console: Console) -> None:
+    await console.resources.db.execute("INSERT INTO cases (reason) VALUES ('statement_total')")
+    page = await console(Role.OPERATOR)
+    await page.goto("/ops/lookup")
+    await page.locator("main [name=number]").fill("n-1")
+    await page.locator("main form button").click()
+    await page.locator(".places a[data-go=c] .count", has_text="1").wait_for()
+
+
 async def test_nothing_moves_while_a_page_is_loaded(console: Console) -> None:
     """Times in the reader's zone and buttons that only a script has take the room that they had."""
     await roll(console.resources, "all", "", '{"placed": 7}')

@@ -93,3 +93,35 @@ addEventListener("pageshow", () => {
 
 localTimes();
 copyButtons();
+
+// What waits for people is counted beside the navigation of every page, and in the title where that is about it. A page
+// that a form has led to comes without counts, and gets them at once.
+const COUNT_MS = 30_000;
+const places = document.getElementById("places");
+let nextCount = 0;
+
+function showCounts(counts) {
+  for (const old of places.querySelectorAll(".count")) if (!counts.some((each) => each.isEqualNode(old))) old.remove();
+  for (const each of counts) {
+    const link = places.querySelector(`a[data-go="${each.dataset.count}"]`);
+    if (!link.querySelector(".count")) link.append(each);
+  }
+  const here = places.querySelector('[aria-current="page"] .count')?.firstChild.data ?? "";
+  document.title = `${here && `(${here}) `}${document.title.replace(/^\(\d+\+?\) /, "")}`;
+}
+
+async function count() {
+  const response = await fetch(places.dataset.address, { headers: { accept: "text/html" }, redirect: "error" }).catch(() => null);
+  if (response?.ok) showCounts([...parse(await response.text()).querySelectorAll(".count")]);
+  if (response?.status !== 401) planCount(COUNT_MS);
+}
+
+function planCount(inMs) {
+  clearTimeout(nextCount);
+  if (document.visibilityState === "visible") nextCount = setTimeout(count, inMs);
+}
+
+if (places) {
+  document.addEventListener("visibilitychange", () => planCount(0));
+  planCount(places.dataset.counted === undefined ? 0 : COUNT_MS);
+}

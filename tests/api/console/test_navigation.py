@@ -64,10 +64,14 @@ async def test_what_waits_is_counted_beside_its_family_and_in_the_title(
     await resources.db.execute(_DEAD, order_no)
     page = (await viewer.get("/ops/cases")).body.decode()
     assert "<title>(2) Cases – nodrop</title>" in page
-    assert re.search(r'Cases<span class="count">2<span class="unseen"> open</span></span></a>', page)
-    assert re.search(r'Notifications<span class="count bad">99\+<span class="unseen"> given up</span>', page)
+    assert re.search(r'Cases<span class="count" data-count="c">2<span class="unseen"> open</span></span></a>', page)
+    assert re.search(
+        r'Notifications<span class="count bad" data-count="n">99\+<span class="unseen"> given up</span>', page
+    )
     assert "<title>(99+) Notifications – nodrop</title>" in (await viewer.get("/ops/notifications")).body.decode()
     assert "<title>Overview – nodrop</title>" in (await viewer.get("/ops")).body.decode()
+    part = await viewer.get("/ops/waiting/live", sec_fetch_dest="empty")
+    assert re.findall(r'data-count="(.)">([^<]+)<', part.body.decode()) == [("c", "2"), ("n", "99+")]
 
 
 async def test_a_part_of_a_page_counts_nothing(

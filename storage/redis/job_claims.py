@@ -54,7 +54,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """Jobs of one claim, oldest first; seconds until another one may be due; ids of jobs to abort."""
+    """Jobs of one claim, oldest first; seconds until another one may be due, a day if none is known; ids to abort."""
 
     jobs: list[Claimed]
     next_due_s: float
@@ -220,7 +220,7 @@ while #ids < count and looked < look_max and not later do
     end
   end
   if #head < 2 * page then
-    later = later or ends
+    later = later or #ids > 0 and ends or now + 86400000
   end
   looked, page = looked + page, math.max(count - #ids, 100)
 end

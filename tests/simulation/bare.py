@@ -9,7 +9,8 @@ import os
 import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ from storage.postgres.database import Database
 from storage.sealing import Sealer, new_master_key
 from tests.simulation import clock
 from tests.simulation.direct import Answer, DirectNetwork, call
+from tests.simulation.postgres import State as PostgresState
+from tests.simulation.processes import Crashed
+from tests.simulation.redis import State as RedisState
 from tests.simulation.world import PUBLIC_URL, World, open_world
 
 if TYPE_CHECKING:
@@ -42,12 +46,12 @@ CHANNEL_URL = f"http://127.0.0.1:{CHANNEL_PORT}"
 
 
 class Bare:
-    """The world and who is around it. `notified` are the types of notifications and when they came."""
+    """The world and who is around it. `notified`: when a notification came, the order's number and the type."""
 
     def __init__(self, world: World, network: DirectNetwork, simulation: Simulation, db: Database, key: str) -> None:
         self.world = world
         self.db = db
-        self.notified: list[tuple[float, str]] = []
+        self.notified: list[tuple[float, str, str]] = []
         self._simulation = simulation
         self._network = network
         self._key = key
@@ -88,7 +92,8 @@ class Bare:
         return len(order_nos) - int(self.world.postgres.run("fetchval", sql, list(order_nos)))
 
     async def _take_notification(self, _scope: Any, receive: Any, send: Any) -> None:
-        self.notified.append((clock.TIME.seconds, msgspec.json.decode((await receive())["body"])["type"]))
+        body = msgspec.json.decode((await receive())["body"])
+        self.notified.append((clock.TIME.seconds, body["data"]["order_no"], body["type"]))
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -131,11 +136,119 @@ async def paid_without_callback(bare: Bare) -> dict[str, Any]:
         await bare.pay(placed)
     paid_at = await bare.until_paid("order-0", "order-1", "order-2")
     await asyncio.sleep(5.0)
-    return {"paid_at": paid_at, "notified": [kind for _, kind in bare.notified]}
+    return {"paid_at": paid_at, "notified": [kind for _, _, kind in bare.notified]}
 
+
+async def killed_again_and_again(bare: Bare) -> dict[str, Any]:
+    """Processes are killed in the middle of their calls of the stores, and started again a while later."""
+    world, random = bare.world, bare.world.random("scene")
+    is_over = False
+
+    async def keep(kind: str, name: str) -> None:
+        while not is_over:
+            process = await world.start(kind, name)
+            await asyncio.shield(process.ended)
+            await asyncio.sleep(random.uniform(0.5, 10.0))
+
+    keepers = [asyncio.create_task(keep(kind, f"{kind}{number}")) for kind in ("api", "worker") for number in (1, 2)]
+    await asyncio.sleep(1.0)
+    world.postgres.accidents.crash_share = world.redis.accidents.crash_share = 0.01
+    world.postgres.accidents.cut_share = world.redis.accidents.cut_share = 0.01
+    numbers = [f"order-{number}" for number in range(ORDERS)]
+    await asyncio.gather(*(_sell(bare, number, random.uniform(0.0, 60.0)) for number in numbers))
+    await asyncio.sleep(60.0)
+    world.postgres.accidents.crash_share = world.redis.accidents.crash_share = 0.0
+    paid_at = await bare.until_paid(*numbers)
+    is_over = True
+    for keeper in keepers:
+        keeper.cancel()
+    await asyncio.sleep(120.0)
+    return {
+        "paid_at": paid_at,
+        "crashes": sum(" crash process=" in line for line in world.events.lines),
+        "notified": sorted({number for _, number, kind in bare.notified if kind == "order.paid"}),
+        "orders": sorted(numbers),
+    }
+
+
+async def stores_in_trouble(bare: Bare) -> dict[str, Any]:
+    """Both stores are refusing, frozen, read-only and restarted in turn, Redis flushed and full, while orders come."""
+    world, random = bare.world, bare.world.random("scene")
+    for kind in ("api", "worker"):
+        await world.start(kind, kind)
+    numbers = [f"order-{number}" for number in range(ORDERS)]
+    sales = [asyncio.create_task(_sell(bare, number, random.uniform(0.0, 240.0))) for number in numbers]
+    for trouble in _TROUBLES:
+        await asyncio.sleep(random.uniform(10.0, 30.0))
+        await trouble(world)
+    await asyncio.gather(*sales)
+    paid_at = await bare.until_paid(*numbers)
+    await asyncio.sleep(120.0)
+    notified = sorted({number for _, number, kind in bare.notified if kind == "order.paid"})
+    return {"paid_at": paid_at, "notified": notified, "orders": sorted(numbers)}
+
+
+ORDERS = 20
+
+
+async def _sell(bare: Bare, order_no: str, after_s: float) -> None:
+    """Place an order as a shop does, again until it is answered, and pay it."""
+    await asyncio.sleep(after_s)
+    while True:
+        apis = [each for each in bare.world.processes.values() if each.app is not None]
+        for api in apis:
+            with suppress(Crashed):
+                placed = await bare.place(api, order_no)
+                if placed.status in (200, 201) and b'"checkout":{' in placed.body:
+                    await asyncio.sleep(5.0)
+                    await bare.pay(placed)
+                    return
+        await asyncio.sleep(1.0)
+
+
+async def _while_postgres_is(state: PostgresState, world: World) -> None:
+    world.postgres.be(state)
+    await asyncio.sleep(20.0)
+    world.postgres.be(PostgresState.UP)
+
+
+async def _while_redis_is(state: RedisState, world: World) -> None:
+    world.redis.be(state)
+    await asyncio.sleep(20.0)
+    world.redis.be(RedisState.UP)
+
+
+async def _while_read_only(world: World) -> None:
+    world.postgres.be_read_only(True)
+    await asyncio.sleep(20.0)
+    world.postgres.be_read_only(False)
+    world.redis.be_read_only(True)
+    await asyncio.sleep(20.0)
+    world.redis.be_read_only(False)
+    world.redis.be_full(True)
+    await asyncio.sleep(20.0)
+    world.redis.be_full(False)
+
+
+async def _restart_and_flush(world: World) -> None:
+    world.redis.flush()
+    await asyncio.sleep(10.0)
+    world.postgres.restart()
+    await asyncio.sleep(10.0)
+    world.redis.restart(is_empty=True)
+
+
+_TROUBLES: tuple[Callable[[World], Awaitable[None]], ...] = (
+    partial(_while_postgres_is, PostgresState.FROZEN),
+    partial(_while_postgres_is, PostgresState.REFUSING),
+    partial(_while_redis_is, RedisState.FROZEN),
+    partial(_while_redis_is, RedisState.REFUSING),
+    _while_read_only,
+    _restart_and_flush,
+)
 
 SCENES: dict[str, Callable[[Bare], Awaitable[dict[str, Any]]]] = {
-    scene.__name__: scene for scene in (paid_without_callback,)
+    scene.__name__: scene for scene in (paid_without_callback, killed_again_and_again, stores_in_trouble)
 }
 
 

@@ -185,21 +185,49 @@ class WorldLoop(asyncio.BaseEventLoop):
 class RealLoop(asyncio.SelectorEventLoop):
     """A loop with the real clock, for the socket of Postgres. It runs while the world's loop stands."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._own: Any = self
+
     def time(self) -> float:
         return REAL_MONOTONIC()
+
+    def _run_once(self) -> None:
+        """One turn, which looks at the socket only when nothing is ready: a system call less, three times a statement.
+        Timers are looked at when the socket has been silent for a second.
+        """
+        own = self._own
+        if not own._ready:
+            events = own._selector.select(SILENCE_S)
+            if not events:
+                own.call_soon(_nothing)
+                super()._run_once()  # type: ignore[misc]
+                return
+            own._process_events(events)
+        for _ in range(len(own._ready)):
+            handle = own._ready.popleft()
+            if not handle._cancelled:
+                handle._run()
 
     def run_inside(self, work: Coroutine[Any, Any, T]) -> T:
         """Run it to its end in the middle of a turn of another loop, for which no time passes."""
         outer = asyncio._get_running_loop()
-        if outer is None:
-            return self.run_until_complete(work)
-        task = asyncio.current_task(outer)
-        if task is not None:
+        task = None if outer is None else asyncio.current_task(outer)
+        if outer is not None and task is not None:
             asyncio.tasks._leave_task(outer, task)
-        asyncio._set_running_loop(None)
+        asyncio._set_running_loop(self)
         try:
-            return self.run_until_complete(work)
+            running = self.create_task(work)
+            while not running.done():
+                self._run_once()
+            return running.result()
         finally:
             asyncio._set_running_loop(outer)
-            if task is not None:
+            if outer is not None and task is not None:
                 asyncio.tasks._enter_task(outer, task)
+
+
+SILENCE_S = 1.0
+
+
+def _nothing() -> None: ...

@@ -9,22 +9,24 @@ read the time that was set before the statement.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import Context
 from enum import StrEnum
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from demo.embedded import EmbeddedPostgres
 from storage.postgres.migrate import migrate
+from tests.simulation.accidents import Accident, Accidents
 from tests.simulation.clock import FIRST_S, TIME
 from tests.simulation.events import Events
 from tests.simulation.loop import RealLoop
+from tests.simulation.processes import Process, loop_of_world
+from tests.simulation.rest import Rest
 
 TEMPLATE = "simulated"
 
@@ -137,10 +139,34 @@ class State(StrEnum):
     """It accepts connections and answers nothing until its end; then it does what it was sent."""
 
 
+class Kept(NamedTuple):
+    """A statement that has come to a frozen server."""
+
+    method: str
+    args: tuple[Any, ...]
+    process: Process
+    answer: asyncio.Future[Any]
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for its answer."""
+        return self.process.is_dead or self.answer.done()
+
+    def end(self, result: Any) -> None:
+        if self.answer.done():
+            return
+        if isinstance(result, Exception):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
+
+
 class Postgres:
     """The server of one world. Its state is changed by the world's schedule."""
 
-    def __init__(self, url: str, seed: int, random: Random, events: Events) -> None:
+    def __init__(self, url: str, seed: int, random: Random, events: Events, accidents: Accidents, rest: Rest) -> None:
+        self.accidents = accidents
+        self._rest = rest
         self._url = url
         self._seed = seed
         self._random = random
@@ -151,6 +177,7 @@ class Postgres:
         self._state = State.UP
         self._changed = asyncio.Event()
         self._pools: list[Pool] = []
+        self._kept: list[Kept] = []
         self.statements = 0
         self.delay_s = _DELAY_S
 
@@ -206,15 +233,19 @@ class Postgres:
     def be(self, state: State) -> None:
         """Change the state. One that refuses has closed every connection."""
         self._events.note("postgres", state=state)
+        self._rest.trouble()
         self._state = state
         if state is State.REFUSING:
             self.cut_all()
+        if state is not State.FROZEN:
+            self._do_kept()
         self._changed.set()
         self._changed = asyncio.Event()
 
     def be_read_only(self, is_read_only: bool) -> None:
         """Refuse writes from now on, as a standby does, or take them again."""
         self._events.note("postgres", read_only=is_read_only)
+        self._rest.trouble()
         self._set("default_transaction_read_only", "on" if is_read_only else "off")
 
     def restart(self) -> None:
@@ -225,6 +256,7 @@ class Postgres:
 
     def cut_all(self) -> None:
         """Terminate every backend."""
+        self._rest.trouble()
         for pool in self._pools:
             pool.cut()
 
@@ -239,9 +271,35 @@ class Postgres:
         """A time of one way to it."""
         return self._random.expovariate(1.0) * self.delay_s
 
-    def is_done_anyway(self) -> bool:
-        """Whether a statement whose client is gone is done all the same."""
-        return self._random.random() < 0.5
+    async def take(self, method: str, args: tuple[Any, ...], process: Process) -> Any:
+        """Do what came over a connection, now or when it answers again. Raises as asyncpg."""
+        if self._state is State.UP:
+            return self.run(method, *args)
+        if self._state is State.REFUSING:
+            raise asyncpg.ConnectionDoesNotExistError(_CUT)
+        kept = Kept(method, args, process, asyncio.get_running_loop().create_future())
+        self._kept.append(kept)
+        return await kept.answer
+
+    def do_if_it_came(self, method: str, args: tuple[Any, ...]) -> None:
+        """Do what nobody waits for any more, if it was here before its end: one in two."""
+        if self._random.random() < 0.5 and self._state is State.UP:
+            with suppress(asyncpg.PostgresError):
+                self.run(method, *args)
+
+    def _do_kept(self) -> None:
+        """Do what has come while it was frozen, or lose it."""
+        kept, self._kept = self._kept, []
+        for each in kept:
+            if each.is_left:
+                self.do_if_it_came(each.method, each.args)
+            elif self._state is State.REFUSING:
+                each.end(asyncpg.ConnectionDoesNotExistError(_CUT))
+            else:
+                try:
+                    each.end(self.run(each.method, *each.args))
+                except asyncpg.PostgresError as error:
+                    each.end(error)
 
     def new_pool(self, server_settings: dict[str, str], max_size: int) -> Pool:
         self.open(server_settings)
@@ -278,9 +336,10 @@ class Pool:
             if not connection.is_closed():
                 return connection
             self._all.discard(connection)
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await asyncio.sleep(self._server.travel_s())
-            await self._server.answer()
+        if loop_of_world().current_process() is not None:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await asyncio.sleep(self._server.travel_s())
+                await self._server.answer()
         connection = Connection(self._server)
         self._all.add(connection)
         return connection
@@ -343,39 +402,26 @@ class Connection:
         if self._cut.done():
             raise asyncpg.InterfaceError("connection is closed")
         server = self._server
+        process = loop_of_world().current_process()
+        if process is None:  # nothing happens to who looks from outside
+            return server.run(method, *args)
+        accident = server.accidents.draw(process)
         async with asyncio.timeout(timeout_s):
             try:
                 await asyncio.sleep(server.travel_s())
-                if server.state is not State.UP:
-                    await self._wait_for_server(method, args)
-                self._check()
-            except asyncpg.PostgresError:
-                if server.is_done_anyway():
-                    with suppress(asyncpg.PostgresError):
-                        server.run(method, *args)
+            except asyncio.CancelledError:
+                server.do_if_it_came(method, args)
+                self.cut()
                 raise
-            result = server.run(method, *args)
+            if accident in (Accident.CUT_BEFORE, Accident.CRASH_BEFORE):
+                await server.accidents.happen(accident, process, self)
+            self._check()
+            result = await server.take(method, args, process)
+            if accident in (Accident.CUT_AFTER, Accident.CRASH_AFTER):
+                await server.accidents.happen(accident, process, self)
             await asyncio.sleep(server.travel_s())
             self._check()
             return result
-
-    async def _wait_for_server(self, method: str, args: tuple[Any, ...]) -> None:
-        """Wait while it is frozen. It does in the end what it was sent, whether or not anybody still waits."""
-        server = self._server
-        try:
-            await server.answer()
-        except ConnectionRefusedError:
-            self.cut()
-        except asyncio.CancelledError:
-            self.cut()
-            if server.is_done_anyway():
-                Context().run(_go_on, self._run_later(method, args))  # also if this process is dead
-            raise
-
-    async def _run_later(self, method: str, args: tuple[Any, ...]) -> None:
-        with suppress(asyncpg.PostgresError, OSError):
-            await self._server.answer()
-            self._server.run(method, *args)
 
     def _check(self) -> None:
         if self._cut.done():
@@ -389,13 +435,3 @@ def replace_pools(server: Postgres) -> None:
         return server.new_pool(server_settings, max_size)
 
     asyncpg.create_pool = create_pool
-
-
-def _go_on(work: Coroutine[Any, Any, None]) -> None:
-    """Begin work of the server itself."""
-    loop = asyncio.get_running_loop()
-    _KEPT.add(task := loop.create_task(work))
-    task.add_done_callback(_KEPT.discard)
-
-
-_KEPT: set[asyncio.Task[None]] = set()

@@ -52,6 +52,7 @@ class Process:
         self.remains: list[Any] = []
         """Handles that were due after the crash."""
 
+        self.calls = 0
         self.handlers: dict[signal.Signals, Callable[[], object]] = {}
         self.up = asyncio.Event()
         self._events = events
@@ -60,6 +61,11 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.stopping = asyncio.Event()
+
+    def next_call(self) -> int:
+        """The number of its next call of a store."""
+        self.calls += 1
+        return self.calls
 
     def spawn(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run it in this process: it dies with it."""

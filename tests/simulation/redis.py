@@ -11,6 +11,7 @@ import errno
 from contextlib import suppress
 from contextvars import Context
 from enum import StrEnum
+from hashlib import sha1
 from random import Random
 from typing import Any
 
@@ -19,24 +20,28 @@ from fakeredis._commands import command
 from fakeredis._helpers import SimpleError
 from fakeredis._socket import AsyncFakeSocket
 from fakeredis.aioredis import FakeAsyncRedisConnection, FakeReader, FakeWriter
+from fakeredis.commands_mixins import scripting_mixin
+from fakeredis.commands_mixins.scripting_mixin import LUA_MODULE
+from fakeredis.model import is_write_command
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import storage.redis.client as client_module
 from storage.redis.address import RedisAddress
 from storage.redis.connection import ACQUIRE_TIMEOUT_S, CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
+from tests.simulation.accidents import Accident, Accidents
 from tests.simulation.events import Events
+from tests.simulation.processes import loop_of_world
+from tests.simulation.rest import Rest
 
 _DELAY_S = 0.0002
 """Mean time of the way to Redis, and of the way back."""
 
 _INFO = b"redis_version:7.4.1\r\nmaxmemory_policy:noeviction\r\n"
 
-WRITES = frozenset(
-    "set mset msetnx zadd zrem zremrangebyscore hset hdel incrby decrby expire pexpire del rpush ltrim flushall flushdb"
-    " hincrby incr decr".split()
-)
-GROWS = WRITES - frozenset("zrem zremrangebyscore hdel expire pexpire del ltrim flushall flushdb".split())
+GROWS = frozenset("set mset msetnx zadd hset incrby decrby rpush hincrby incr decr".split())
+"""Commands of ours that a server without memory refuses."""
+
 _READ_ONLY = "READONLY You can't write against a read only replica."
 _FULL = "OOM command not allowed when used memory > 'maxmemory'."
 
@@ -51,11 +56,13 @@ class State(StrEnum):
 class Redis:
     """The server of one world. Its state is changed by the world's schedule."""
 
-    def __init__(self, random: Random, events: Events) -> None:
+    def __init__(self, random: Random, events: Events, accidents: Accidents, rest: Rest) -> None:
+        self.accidents = accidents
+        self._rest = rest
         self.fake: Any = FakeServer(version=(7, 4))
         vars(self.fake)["simulated"] = self
-        self.is_read_only = False
-        self.is_full = False
+        self._is_read_only = False
+        self._is_full = False
         self.commands = 0
         self.delay_s = _DELAY_S
         self._random = random
@@ -63,6 +70,8 @@ class Redis:
         self._state = State.UP
         self._connections: set[Connection] = set()
         self._kept: list[tuple[AsyncFakeSocket, bytes]] = []
+        self.compiled: dict[bytes, Any] = {}
+        """Scripts that Lua has compiled, by their texts."""
         self._changed = asyncio.Event()
 
     @property
@@ -72,6 +81,7 @@ class Redis:
     def be(self, state: State) -> None:
         """Change the state. One that refuses has closed every connection."""
         self._events.note("redis", state=state)
+        self._rest.trouble()
         self._state = state
         if state is State.REFUSING:
             self.cut_all()
@@ -83,11 +93,29 @@ class Redis:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def be_read_only(self, is_read_only: bool) -> None:
+        """Refuse writes from now on, as a replica does, or take them again."""
+        self._events.note("redis", read_only=is_read_only)
+        self._rest.trouble()
+        self._is_read_only = is_read_only
+
+    def be_full(self, is_full: bool) -> None:
+        """Refuse what needs memory from now on, or take it again."""
+        self._events.note("redis", full=is_full)
+        self._rest.trouble()
+        self._is_full = is_full
+
+    def refusal_of(self, command: str) -> str | None:
+        """The error of a command that is refused now."""
+        if self._is_read_only and is_write_command(command.encode()):
+            return _READ_ONLY
+        return _FULL if self._is_full and command in GROWS else None
+
     def flush(self) -> None:
         """FLUSHALL."""
         self._events.note("redis", state="flushed")
-        for database in self.fake.dbs.values():
-            database.clear()
+        self._rest.trouble()
+        self._clear()
 
     def restart(self, *, is_empty: bool) -> None:
         """Close every connection and forget the scripts; with `is_empty` all data, too."""
@@ -95,19 +123,22 @@ class Redis:
         self.cut_all()
         self.fake.script_cache.clear()
         if is_empty:
+            self._clear()
+
+    def _clear(self) -> None:
+        with self.fake.lock:
             for database in self.fake.dbs.values():
                 database.clear()
 
     def cut_all(self) -> None:
+        """Close every connection."""
+        self._rest.trouble()
         for connection in list(self._connections):
             connection.cut()
 
     def travel_s(self) -> float:
         """A time of one way to it."""
         return self._random.expovariate(1.0) * self.delay_s
-
-    def is_done_anyway(self) -> bool:
-        return self._random.random() < 0.5
 
     async def answer(self) -> None:
         """Wait until it takes connections. Raises ConnectionRefusedError while nothing listens."""
@@ -147,13 +178,31 @@ class Socket(AsyncFakeSocket):
         """As Redis, whose answer for no hash is an empty list if a count is given."""
         return super().hrandfield(key, *args) or ([] if args else None)
 
+    def eval(self, script: bytes, numkeys: int, *keys_and_args: bytes) -> Any:
+        """As fakeredis, for a third of the cost: a script is compiled once, and Lua collects its garbage by itself."""
+        server: Any = self._server
+        server.script_cache[sha1(script, usedforsecurity=False).hexdigest().encode()] = script
+        lua = self._get_server_runtime(server)
+        function = server.simulated.compiled.get(script)
+        if function is None:
+            function = server.simulated.compiled[script] = lua.compile(script)
+        server._lua_current_socket[0] = self
+        server._lua_set_keys_argv(lua.table_from(keys_and_args[:numkeys]), lua.table_from(keys_and_args[numkeys:]))
+        self._script_resp = 2
+        try:
+            result = function()
+        except LUA_MODULE.LuaError as error:
+            raise SimpleError(f"ERR {error}") from error
+        finally:
+            self._script_resp = None
+        return self._convert_lua_result(result, nested=False)
+
     def _run_command(self, func: Any, sig: Any, args: Any, from_script: bool) -> Any:
         server: Any = self._server
         simulated: Redis = server.simulated
-        if simulated.is_read_only and sig.name in WRITES:
-            raise SimpleError(_READ_ONLY)
-        if simulated.is_full and sig.name in GROWS:
-            raise SimpleError(_FULL)
+        refusal = simulated.refusal_of(sig.name)
+        if refusal is not None:
+            raise SimpleError(refusal)
         return super()._run_command(func, sig, args, from_script)
 
 
@@ -199,11 +248,13 @@ class Connection(FakeAsyncRedisConnection):
             await self.connect()  # type: ignore[no-untyped-call]
         socket = self._sock
         data = command if isinstance(command, bytes) else b"".join(command)
+        process = loop_of_world().current_process()
+        accident = None if process is None else self._simulated.accidents.draw(process)
         try:
             await asyncio.sleep(self._simulated.travel_s())
+            if process is not None and accident in (Accident.CUT_BEFORE, Accident.CRASH_BEFORE):
+                await self._simulated.accidents.happen(accident, process, self)
             if self._is_cut:
-                if self._simulated.is_done_anyway() and socket is not None:
-                    self._simulated.run(socket, data)
                 self._raise_cut()
         except BaseException:
             await self.disconnect(nowait=True)
@@ -211,6 +262,8 @@ class Connection(FakeAsyncRedisConnection):
         if socket is not None:
             self._simulated.run(socket, data)
         self._is_answered = False
+        if process is not None and accident in (Accident.CUT_AFTER, Accident.CRASH_AFTER):
+            await self._simulated.accidents.happen(accident, process, self)
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         if not self._is_answered:
@@ -270,3 +323,7 @@ def replace_connections(server: Redis) -> None:
         )
 
     vars(client_module)["connection_pool"] = connection_pool
+    vars(scripting_mixin)["_check_for_lua_globals"] = _nothing  # the tests of the scripts check that
+
+
+def _nothing(*_: object) -> None: ...

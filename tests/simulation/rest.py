@@ -13,11 +13,14 @@ from contextlib import suppress
 import runtime.loop
 import worker.lane
 from runtime.loop import first_wait_s
-from storage.redis import delay_queue
+from storage.redis import changes, delay_queue
 from tests.simulation.clock import TIME
 
 TROUBLE_S = 60.0
-REST_S = 120.0
+REST_S = 600.0
+"""Less than the time that jobs are armed ahead."""
+
+DEEP_S = 3600.0
 LANE_REST_S = 3600.0
 """The longest sleep of a lane that hears nudges: it sleeps until its next job is due."""
 
@@ -28,6 +31,11 @@ class Rest:
     def __init__(self) -> None:
         self._until = 0.0
         self._woken = asyncio.Event()
+        self._rest_s = REST_S
+
+    def deepen(self, rest_s: float = DEEP_S) -> None:
+        """Rest for so long from now on: nothing is expected any more but late queries, and they may be later."""
+        self._rest_s = rest_s
 
     @property
     def is_allowed(self) -> bool:
@@ -41,13 +49,13 @@ class Rest:
 
     async def pause(self, stop: asyncio.Event, seconds: float) -> None:
         """As `runtime.loop.pause`: longer while the world rests."""
-        if not self.is_allowed or seconds >= REST_S:
+        if not self.is_allowed or seconds >= self._rest_s:
             await _wait(stop, seconds)
             return
         woken = self._woken
         waits = {asyncio.ensure_future(stop.wait()), asyncio.ensure_future(woken.wait())}
         try:
-            await asyncio.wait(waits, timeout=REST_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=self._rest_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -59,6 +67,7 @@ class Rest:
         runtime.loop.pause = self.pause
         for module in (delay_queue, worker.lane):
             vars(module)["NUDGED_S"] = LANE_REST_S
+        changes.SILENCE_S = REST_S
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

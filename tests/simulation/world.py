@@ -16,6 +16,7 @@ from typing import Any
 from core.settings import read_settings
 from runtime.logs import configure_logs
 from tests.simulation import clock, entropy, processes
+from tests.simulation.accidents import Accidents, Applies
 from tests.simulation.events import Events
 from tests.simulation.loop import Connects
 from tests.simulation.postgres import Postgres, replace_pools
@@ -38,13 +39,20 @@ ENVIRONMENT = {
 class World:
     """See the module. Made by `open_world`."""
 
-    def __init__(self, seed: int, environ: Mapping[str, str], events: Events) -> None:
+    def __init__(self, seed: int, environ: Mapping[str, str], events: Events, applies: Applies) -> None:
         self.seed = seed
         self.environ = dict(environ)
         self.events = events
-        self.postgres = Postgres(environ["DATABASE_URL"], seed, self.random("postgres"), events)
-        self.redis = Redis(self.random("redis"), events)
         self.rest = Rest()
+        self.postgres = Postgres(
+            environ["DATABASE_URL"],
+            seed,
+            self.random("postgres"),
+            events,
+            Accidents("statement", applies, self.rest),
+            self.rest,
+        )
+        self.redis = Redis(self.random("redis"), events, Accidents("command", applies, self.rest), self.rest)
         self.processes: dict[str, Process] = {}
         self.dead: list[Process] = []
         self._started = 0
@@ -86,11 +94,19 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    seed: int, *, database_url: str, environ: Mapping[str, str], network: Connects | None = None
+    seed: int,
+    *,
+    database_url: str,
+    environ: Mapping[str, str],
+    network: Connects | None = None,
+    applies: Applies | None = None,
 ) -> AsyncIterator[World]:
-    """A world whose processes are not started. `environ`: settings of all its processes beside `ENVIRONMENT`."""
+    """A world whose processes are not started. `environ`: settings of all its processes beside `ENVIRONMENT`.
+
+    `applies` draws the accidents on the way to the stores; None: they are drawn by the seed.
+    """
     events = Events()
-    world = World(seed, {**ENVIRONMENT, "DATABASE_URL": database_url, **environ}, events)
+    world = World(seed, {**ENVIRONMENT, "DATABASE_URL": database_url, **environ}, events, applies or _drawn_by(seed))
     configure_logs(world.environ["LOG_LEVEL"], events)  # type: ignore[arg-type]  # it can be written to
     loop_of_world().network = network
     replace_pools(world.postgres)
@@ -103,3 +119,8 @@ async def open_world(
         for process in world.processes.values():
             process.crash()
         world.postgres.close()
+
+
+def _drawn_by(seed: int) -> Applies:
+    random = entropy.stream(seed, "accidents")
+    return lambda _, share: random.random() < share

@@ -71,7 +71,7 @@ async def test_a_claim_has_the_payloads_and_a_token_of_its_own(redis: ArqRedis, 
 
 
 async def test_a_claim_says_when_the_next_job_is_due(redis: ArqRedis, queue: DelayQueue) -> None:
-    assert (await claims_of(redis).claim(5)).next_due_s == 30.0, "none is known"
+    assert (await claims_of(redis).claim(5)).next_due_s == 86_400.0, "none is known"
     await queue.arm([query(1), query(2, delay_s=20)])
     assert 19.0 < (await claims_of(redis).claim(5)).next_due_s <= 20.0
     await redis.zrem(QUEUE, *ids(2))

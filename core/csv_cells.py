@@ -21,7 +21,7 @@ def safe_cell(value: object) -> str:
     if value is None:
         return ""
     text = str(value)
-    if isinstance(value, int | Decimal):
+    if isinstance(value, int | Decimal) or text[:1].isalnum():  # a letter or a digit begins no formula
         return text
     is_formula = text.startswith(_FORMULA) or _INVISIBLE.sub("", text).startswith(_FORMULA)
     return f"'{text}" if is_formula else text
@@ -29,9 +29,15 @@ def safe_cell(value: object) -> str:
 
 def csv_line(values: Iterable[object]) -> str:
     """One line of RFC 4180, with its end. Every text is quoted: no comma, quote or line break in it ends the cell."""
-    return ",".join(_quoted(value) for value in values) + "\r\n"
+    return ",".join([_quoted(value) for value in values]) + "\r\n"
 
 
 def _quoted(value: object) -> str:
-    cell = safe_cell(value)
-    return cell if value is None or isinstance(value, int | Decimal) else '"' + cell.replace('"', '""') + '"'
+    if value.__class__ is str and value[:1].isalnum() and '"' not in value:  # most are
+        return f'"{value}"'
+    if value is None:
+        return ""
+    if isinstance(value, int | Decimal):
+        return str(value)
+    cell = safe_cell(value).replace('"', '""')
+    return f'"{cell}"'

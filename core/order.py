@@ -428,19 +428,38 @@ class PublicStatus(StrEnum):
 
 
 def public_status(order: Order, payments: tuple[Payment, ...], disputes: tuple[Dispute, ...] = ()) -> PublicStatus:
-    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order; *refunded*
-    when all money that came has gone back and none is under way; *disputed* while the money that paid it is withheld.
-    """
-    if order.status is OrderStatus.PAID:
-        is_disputed = order.paid_by is not None and is_withheld(disputes, order.paid_by)
-        return PublicStatus.DISPUTED if is_disputed else PublicStatus.PAID
+    """Status on the page of an order with these payments and disputes."""
     paid = [payment for payment in payments if payment.status is PaymentStatus.PAID]
-    has_open = any(payment.status is PaymentStatus.OPEN for payment in payments)
-    if paid and not has_open and all(payment.remaining_amount == 0 for payment in paid):
+    return page_status(
+        order.status,
+        is_handed_off=order.handed_off_at is not None,
+        has_paid=bool(paid),
+        has_open=any(payment.status is PaymentStatus.OPEN for payment in payments),
+        is_all_back=all(payment.remaining_amount == 0 for payment in paid),
+        is_disputed=order.paid_by is not None and is_withheld(disputes, order.paid_by),
+    )
+
+
+def page_status(
+    status: OrderStatus,
+    *,
+    is_handed_off: bool,
+    has_paid: bool,
+    has_open: bool,
+    is_all_back: bool,
+    is_disputed: bool,
+) -> PublicStatus:
+    """Status on a page: *processing* once the user could pay; *review* when money came for a closed order; *refunded*
+    when all money that came has gone back (`is_all_back`) and none is under way; *disputed* while the money that paid
+    it is withheld.
+    """
+    if status == OrderStatus.PAID:
+        return PublicStatus.DISPUTED if is_disputed else PublicStatus.PAID
+    if has_paid and not has_open and is_all_back:
         return PublicStatus.REFUNDED
-    if order.status is OrderStatus.CLOSED:
-        return PublicStatus.REVIEW if paid else PublicStatus.CLOSED
-    return PublicStatus.CREATED if order.handed_off_at is None else PublicStatus.PROCESSING
+    if status == OrderStatus.CLOSED:
+        return PublicStatus.REVIEW if has_paid else PublicStatus.CLOSED
+    return PublicStatus.PROCESSING if is_handed_off else PublicStatus.CREATED
 
 
 ORDER_NO = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\-]{0,63}", re.ASCII)

@@ -9,17 +9,18 @@ from urllib.parse import urlencode
 import msgspec
 
 from api.console.instants import midnight
-from api.console.render import csv_reply, render, see_other
+from api.console.render import csv_file, csv_lines, render, see_other
 from api.console.visit import Visit, path_of
 from api.context import Context
 from api.http.response import Reply
 from core.act_names import ActName
 from core.errors import InvalidRequest
 from core.money import CURRENCIES, decimal_text, minor_units
-from core.order import OrderState, OrderStatus, public_status
+from core.order import OrderStatus, public_status
 from core.sentences import Sentence
 from storage.postgres.accounts import list_accounts
 from storage.postgres.order_lists import OrderFilter, list_by_filter, walk_by_filter
+from storage.postgres.order_rows import OrderRow
 from storage.postgres.search import NUMBER_CHARACTERS_MAX, find_by_number, order_of, token_of
 
 PAGE = 50
@@ -84,14 +85,14 @@ async def download(_context: Context, visit: Visit) -> Reply:
     """The orders that the filters choose, at most 10,000. `incomplete` in its name: there are more."""
     wanted = filter_of(visit.read_query(Query))
     await visit.record(ActName.ORDERS_FILE, "", dict(visit.query))
-    rows: list[Sequence[object]] = []
+    lines: list[bytes] = []
     is_whole = False
     async for page in walk_by_filter(
         visit.db, wanted, limit=FILE_PAGE, rows_max=FILE_ROWS_MAX, pages_max=FILE_PAGES_MAX
     ):
-        rows += map(_cells, page.states)
-        is_whole = page.next_cursor is None
-    return csv_reply("orders" if is_whole else "orders-incomplete", _COLUMNS, rows)
+        lines.append(csv_lines(map(_cells, page.rows)))
+        is_whole = page.is_last
+    return csv_file("orders" if is_whole else "orders-incomplete", _COLUMNS, *lines)
 
 
 async def _show_matches(visit: Visit, query: Query) -> Reply:
@@ -150,23 +151,20 @@ _COLUMNS = (
 )
 
 
-def _cells(state: OrderState) -> Sequence[object]:
-    order, payments = state.order, state.payments
-    sums = [payment.refunded_amount for payment in payments]
-    refunded = "" if None in sums else decimal_text(sum(filter(None, sums)), order.currency)
+def _cells(order: OrderRow) -> Sequence[object]:
     return (
         order.order_no,
         order.created_at,
-        order.status,
-        public_status(order, payments, state.disputes),
+        order.status.value,
+        order.page_status.value,
         decimal_text(order.amount, order.currency),
         order.currency,
         order.subject,
         order.paid_at,
         order.closed_at,
-        " ".join(dict.fromkeys(payment.channel_account for payment in payments)),
-        " ".join(payment.out_trade_no for payment in payments),
-        " ".join(filter(None, (payment.channel_transaction_id for payment in payments))),
-        refunded,
-        " ".join(sorted(reason for _, reason in state.open_cases)),
+        " ".join(dict.fromkeys(order.accounts)),
+        " ".join(order.out_trade_nos),
+        " ".join(order.channel_transaction_ids),
+        "" if order.refunded is None else decimal_text(order.refunded, order.currency),
+        " ".join(order.reasons),
     )

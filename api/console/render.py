@@ -60,10 +60,19 @@ def fragment(visit: Reader, template: str, **values: Any) -> Response:
 
 def csv_reply(name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Response:
     """A file for a spreadsheet, called `NAME.csv`. No text in it is a formula."""
-    text = "".join(csv_line(map(_cell, row)) for row in (header, *rows))
+    return csv_file(name, header, csv_lines(rows))
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> bytes:
+    """Lines of such a file. A long one is made page by page, so that no request waits for all of it."""
+    return "".join([csv_line([_cell(value) for value in row]) for row in rows]).encode()
+
+
+def csv_file(name: str, header: Sequence[str], *lines: bytes) -> Response:
+    """The file of these lines, below its header."""
     disposition = f'attachment; filename="{name}.csv"'
     return Response(
-        body=b"\xef\xbb\xbf" + text.encode(),  # so that Excel takes it for UTF-8
+        body=b"".join((b"\xef\xbb\xbf", csv_lines([header]), *lines)),  # the mark: so that Excel takes it for UTF-8
         content_type=CSV_TYPE,
         headers=(*PAGE_HEADERS, ("content-disposition", disposition)),
     )

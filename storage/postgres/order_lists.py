@@ -17,6 +17,7 @@ from core.errors import InvalidRequest
 from core.order import OrderState, OrderStatus
 from storage.postgres.cursors import decode_cursor, encode_cursor, is_number, is_text
 from storage.postgres.database import Database
+from storage.postgres.order_rows import OrderRow, find_order_rows
 from storage.postgres.orders import find_states
 
 WALKED_MAX = 5_000
@@ -70,6 +71,21 @@ class OrderList(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
     ends_early: bool
     sorted_by: str
+
+
+class RowPage(NamedTuple):
+    """Lines of one page; `is_last`: there is no more."""
+
+    rows: list[OrderRow]
+    is_last: bool
+
+
+class _Numbers(NamedTuple):
+    """Numbers of the orders of one page, and the rest as in `OrderList`."""
+
+    order_nos: list[str]
+    next_cursor: str | None
+    ends_early: bool
 
 
 class _Part(NamedTuple):
@@ -199,39 +215,49 @@ async def list_by_filter(db: Database, wanted: OrderFilter, *, cursor: str | Non
     Raises:
         InvalidRequest: the cursor is not one of ours, or an amount is without its currency.
     """
-    if wanted.amount is not None and wanted.currency is None:
-        raise InvalidRequest("currency is missing: an amount is of one currency")
-    walk = _walk_of(wanted)
-    after = _place_in(walk, cursor)
-    if wanted.is_empty:
-        return OrderList(states=[], next_cursor=None, ends_early=False, sorted_by=walk.sorted_by)
-    statement, values = _page(walk, wanted, after, limit + 1)
-    rows = await db.fetch(statement, *values)
-    found = await find_states(db, [row["order_no"] for row in rows[:limit]])
-    states = [found[row["order_no"]] for row in rows[:limit] if row["order_no"] in found]
-    has_more = len(rows) > limit
-    end = rows[limit - 1] if has_more else await _end_of_walk(db, walk, wanted, after)
+    page = await _numbers_by_filter(db, wanted, cursor, limit)
+    found = await find_states(db, page.order_nos)
     return OrderList(
-        states=states,
-        next_cursor=None if end is None else encode_cursor(end["at"], str(end["key"])),
-        ends_early=end is not None and not has_more,
-        sorted_by=walk.sorted_by,
+        states=[found[order_no] for order_no in page.order_nos if order_no in found],
+        next_cursor=page.next_cursor,
+        ends_early=page.ends_early,
+        sorted_by=_walk_of(wanted).sorted_by,
     )
 
 
 async def walk_by_filter(
     db: Database, wanted: OrderFilter, *, limit: int, rows_max: int, pages_max: int
-) -> AsyncIterator[OrderList]:
-    """Its pages one after another, at most so many orders and pages."""
+) -> AsyncIterator[RowPage]:
+    """Pages of lines one after another, at most so many orders and pages. Raises as `list_by_filter`."""
     cursor: str | None = None
     left = rows_max
     for _ in range(pages_max):
-        page = await list_by_filter(db, wanted, cursor=cursor, limit=min(limit, left))
-        yield page
-        left -= len(page.states)
+        page = await _numbers_by_filter(db, wanted, cursor, min(limit, left))
+        rows = await find_order_rows(db, page.order_nos)
         cursor = page.next_cursor
+        yield RowPage(rows, is_last=cursor is None)
+        left -= len(rows)
         if cursor is None or left <= 0:
             return
+
+
+async def _numbers_by_filter(db: Database, wanted: OrderFilter, cursor: str | None, limit: int) -> _Numbers:
+    """The numbers of the orders of one page. Raises as `list_by_filter`."""
+    if wanted.amount is not None and wanted.currency is None:
+        raise InvalidRequest("currency is missing: an amount is of one currency")
+    walk = _walk_of(wanted)
+    after = _place_in(walk, cursor)
+    if wanted.is_empty:
+        return _Numbers([], None, ends_early=False)
+    statement, values = _page(walk, wanted, after, limit + 1)
+    rows = await db.fetch(statement, *values)
+    has_more = len(rows) > limit
+    end = rows[limit - 1] if has_more else await _end_of_walk(db, walk, wanted, after)
+    return _Numbers(
+        [row["order_no"] for row in rows[:limit]],
+        None if end is None else encode_cursor(end["at"], str(end["key"])),
+        ends_early=end is not None and not has_more,
+    )
 
 
 def _place_in(walk: _Walk, cursor: str | None) -> _After:

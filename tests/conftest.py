@@ -3,14 +3,14 @@
 import asyncio
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import redis
 import structlog
@@ -55,6 +55,10 @@ structlog.configure(
 UNIT_FOLDERS = frozenset({"api", "clients", "core", "docs", "flows", "packaging", "runtime", "storage", "worker"})
 """A test in one of these is a unit test unless it uses a server or is marked so. All other folders start processes, or
 serve the channels' side over HTTP."""
+
+MEMORY = Path("/dev/shm")  # noqa: S108 -- the folder in it is ours alone
+MEMORY_MIN_BYTES = 4 << 30
+"""Room for the servers of several processes of pytest, with some to spare."""
 
 _LONG = {folder: rank for rank, folder in enumerate(("scenarios", "browser", "bench", "fuzz", "oracles"))}
 """Folders of long tests, longest first: at the end every core still has short ones, and no core waits for another."""
@@ -118,8 +122,12 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def servers_home() -> Iterator[Path]:
-    """Folder where the servers of this session keep their data. Postgres could not use `tmp_path` when we are root."""
-    with temporary_directory() as home:
+    """Folder where the servers of this session keep their data. Postgres could not use `tmp_path` when we are root.
+
+    In memory where there is enough: a server writes some forty megabytes before its first test.
+    """
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_MIN_BYTES
+    with temporary_directory(MEMORY if has_room else None) as home:
         yield home
 
 
@@ -145,16 +153,11 @@ def server_directory(servers_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres(servers_home: Path) -> Iterator[EmbeddedPostgres]:
     """The session's Postgres. Not to be stopped."""
+    from tests.clusters import hash_once
+
     with EmbeddedPostgres(servers_home / "postgres", fsync=False, max_connections=200) as server:
-        _hash_once(server)
+        hash_once(server)
         yield server
-
-
-def _hash_once(server: EmbeddedPostgres) -> None:
-    """Let each of the ten thousand connections of the tests prove the password by one hash; usual are 4096, twice."""
-    password = (server.directory / "password").read_text()
-    with suppress(asyncpg.UndefinedObjectError):  # Postgres 15 and older have no such setting
-        server._execute(f"SET scram_iterations = 1; ALTER ROLE nodrop PASSWORD '{password}'")
 
 
 @pytest.fixture(scope="session")

@@ -41,9 +41,9 @@ def reachable_directory(preferred: Path) -> Path:
 
 
 @contextmanager
-def temporary_directory() -> Iterator[Path]:
+def temporary_directory(parent: Path | None = None) -> Iterator[Path]:
     """Yield a directory for temporary servers. `tempfile` alone makes directories without access for `nobody`."""
-    with TemporaryDirectory(prefix="nodrop-") as name:
+    with TemporaryDirectory(prefix="nodrop-", dir=parent) as name:
         directory = Path(name)
         directory.chmod(0o711)
         yield directory

@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.clusters import copied_clusters
+from tests.clusters import copied_clusters, place_of_run
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _cheap_starts(
     tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    with copied_clusters(tmp_path_factory.mktemp("clusters")), forking():
+    with copied_clusters(place_of_run(tmp_path_factory)), forking():
         yield

@@ -1,5 +1,6 @@
 """Fixtures: a stack shared by all scenarios, and another one in which processes are killed at named steps."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest_asyncio
 
 from demo.service import NO_TLS
 from demo.stack import Stack
-from tests.clusters import copied_clusters
+from tests.clusters import copied_clusters, place_of_run
 from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
 from tests.scenarios.reconciling import ALONE, BIG
@@ -34,8 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _cheap_starts(
     tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    with copied_clusters(tmp_path_factory.mktemp("clusters")), forking():
+    with copied_clusters(place_of_run(tmp_path_factory)), forking(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stack, "aclose", _kill)
         yield
+
+
+async def _kill(stack: Stack) -> None:
+    """End a stack that nobody needs any more: a web process that drains accepts for a second and more. How processes
+    end on SIGTERM has tests of its own.
+    """
+    await asyncio.gather(*(service.kill() for service in (*stack.workers, *stack.apis, *stack.simulators)))
+    await asyncio.to_thread(stack.redis.kill)
+    await asyncio.to_thread(stack.postgres.stop)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

@@ -159,10 +159,11 @@ async def find_by_number(db: Database, text: str) -> list[Match]:
     rows = await db.fetch(
         _EXACT, "" if link else number, token, _uuid_of(number), None if case_id is None else int(case_id[1])
     )
-    exact = [
+    matches = (
         Match(kind=NumberKind(kind), number=found, order_no=order_no, account=account, callback_id=callback_id)
         for kind, found, order_no, account, callback_id in rows
-    ]
+    )
+    exact = list(dict.fromkeys(matches))
     exact.sort(key=lambda match: (_ORDER[match.kind], match.order_no or "~"))
     return exact if link else [*exact, *await _find_by_beginning(db, number)]
 

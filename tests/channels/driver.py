@@ -144,6 +144,9 @@ class Driver(Protocol):
     gives_refund_numbers: bool = True
     """Whether the channel has a number of its own for each refund."""
 
+    notices_number: bool = False
+    """Whether its callback about a refund has the channel's own number of it, and is to be believed."""
+
     checkout_kind: str
     """Checkout kind of `method`: redirect, qr or client."""
 

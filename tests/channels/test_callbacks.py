@@ -73,6 +73,10 @@ async def test_the_simulators_callback_about_a_refund_is_never_unpaid(env: Env) 
     assert len({callback.notification_id for callback in received}) == len(received)
     named = {evidence.refund_no for evidence in of_the_refund if isinstance(evidence, Unclear)}
     assert named <= {None, refund_no}
+    numbers = {evidence.channel_refund_no for evidence in of_the_refund if isinstance(evidence, Unclear)}
+    numbers |= {number for one in of_the_refund if isinstance(one, Refunded) for number in one.refund_numbers.values()}
+    known = await env.adapter.query_refund(env.row, refund_no)
+    assert numbers - {None} == ({known.channel_refund_no} if known is not None and env.driver.notices_number else set())
 
 
 async def test_callbacks_of_the_merchants_other_systems_are_genuine_and_told_apart(env: Env) -> None:

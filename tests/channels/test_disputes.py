@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from channels.alipay import messages as alipay
 from channels.paypal import disputes as paypal
@@ -66,6 +67,14 @@ def test_a_refund_of_stripe_that_failed(status: str) -> None:
 @pytest.mark.parametrize("status", ["pending", "requires_action", "succeeded", None])
 def test_any_other_refund_of_stripe_only_starts_a_query(status: str | None) -> None:
     assert isinstance(stripe.refund_evidence(refund(status), account="main", at=AT), Unclear)
+
+
+def test_a_refund_of_stripe_is_named_by_both_of_its_numbers() -> None:
+    ours = replace(refund("succeeded"), metadata={"refund_no": "r-000001", "out_trade_no": "number-1"})
+    for refund_, number in ((ours, "r-000001"), (refund("succeeded"), None)):
+        evidence = stripe.refund_evidence(refund_, account="main", at=AT)
+        assert isinstance(evidence, Unclear)
+        assert (evidence.refund_no, evidence.channel_refund_no) == (number, "re_1")
 
 
 def refund(status: str | None) -> Refund:

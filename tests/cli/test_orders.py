@@ -327,6 +327,13 @@ async def test_flagged_money_goes_back_by_an_operators_decision(
     assert (document["timeline"][-1]["by"], document["timeline"][-1]["note"]) == ("operator", f"r{number} by alice")
     assert [entry["kind"] for entry in document["timeline"]].count("refund_requested") == 1
     assert f"r{number}" in (await nodrop("orders", "show", "A-1")).out
+
+    await resources.db.execute("UPDATE refunds SET status = 'processing', channel_refund_no = 're_1'")
+    assert "at the channel re_1" in (await nodrop("orders", "show", "A-1")).out
+    assert (await nodrop("orders", "show", "A-1", "--json")).json["order"]["refunds"][0]["channel_refund_no"] == "re_1"
+    assert "channel_refund_no" in (await nodrop("orders", "find", "re_1")).out
+    again = (await nodrop(*command)).out
+    assert again == f"refund r{number}: 88.88 CNY of payment {number}, processing as re_1 at the channel\n"
     refused = await nodrop("orders", "accept", "A-1", "--by", "bob", "--reason", "x")
     assert (refused.code, "on its way back" in refused.line) == (1, True)
 

@@ -20,6 +20,7 @@ from simulator.kernel.faults import AtFault, CallKind, FaultProfile
 from simulator.kernel.ledger import Key
 from simulator.kernel.ledger import Refund as LedgerRefund
 from storage.postgres.accounts import put_account
+from storage.postgres.search import NumberKind, find_by_number
 from tests.channels.alipay.driver import AlipayDriver
 from tests.channels.driver import Driver
 from tests.channels.paypal.driver import PaypalDriver
@@ -97,6 +98,18 @@ class Sale:
     async def state(self) -> OrderState:
         return await self.harness.state(self.order_no)
 
+    async def has_numbers(self, state: OrderState) -> None:
+        """Each refund has the channel's own number, by which its order is found; Alipay gives none."""
+        numbers = [refund.channel_refund_no for refund in state.refunds]
+        if not self.driver.gives_refund_numbers:
+            assert set(numbers) == {None}
+            return
+        assert len({*numbers}) == len(numbers)
+        for number in numbers:
+            assert number is not None
+            [match] = await find_by_number(self.harness.resources.db, number)
+            assert (match.kind, match.order_no) == (NumberKind.CHANNEL_REFUND_NO, self.order_no)
+
     def refunds_there(self) -> list[LedgerRefund]:
         return list(self.harness.simulation.ledger.refunds())
 
@@ -147,6 +160,7 @@ async def test_parts_go_back_one_by_one_and_the_order_stays_paid(sale: Sale) -> 
     state = await sale.state()
     assert (state.order.status, state.order.paid_by) == (OrderStatus.PAID, state.payments[0].key)
     assert [refund.status for refund in state.refunds] == [RefundStatus.SUCCEEDED] * 2
+    await sale.has_numbers(state)
     assert (state.payments[0].refunded_amount, await sale.refunded_there()) == (AMOUNT, AMOUNT)
     assert sorted(refund.amount for refund in sale.refunds_there()) == [1250, AMOUNT - 1250]
     assert await sale.harness.cases(sale.order_no) == []
@@ -278,3 +292,31 @@ async def test_an_account_that_is_gone_can_give_nothing_back(sandbox_sale: Sale)
     assert preview.refusal.key == "refund.no_account"
     with pytest.raises(NotPossible):
         await sale.give_back(1, "one")
+
+
+# -- the refund that is meant ------------------------------------------------------------------------------------------
+
+
+async def test_a_request_without_a_key_names_the_refund_that_it_has_made(sandbox_sale: Sale) -> None:
+    """Not another one of the same payment, whatever its number and time."""
+    for n in range(10):
+        assert await sandbox_sale.give_back(1, f"key-{n}") is not None
+    sql = "UPDATE refunds SET requested_at = requested_at + interval '1 h'"
+    await sandbox_sale.harness.resources.db.execute(sql)
+    made = await sandbox_sale.give_back(2, "")
+    assert made is not None
+    assert (made.amount, made.refund_no[:4]) == (2, "r11_")
+
+
+async def test_what_is_left_without_a_key_is_requested_once_and_nothing_of_anothers(sandbox_sale: Sale) -> None:
+    first = await sandbox_sale.give_back(None, "")
+    assert first is not None
+    assert await sandbox_sale.give_back(None, "") == first
+    assert len((await sandbox_sale.state()).refunds) == 1
+
+
+async def test_a_request_without_a_key_is_refused_when_a_refund_with_a_key_has_taken_all(sandbox_sale: Sale) -> None:
+    assert await sandbox_sale.give_back(None, "key-1") is not None
+    with pytest.raises(NotPossible) as refused:
+        await sandbox_sale.give_back(None, "")
+    assert refused.value.line.key == "refund.nothing_left"

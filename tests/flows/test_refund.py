@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from core import admission
+from core.admission import Urgency
 from core.decision import Outcome
 from core.errors import DatabaseUnavailable, NotFound, NotPossible
+from core.evidence import Source, Unclear
 from core.lifecycle import DoublePolicy, LatePolicy
 from core.order import OrderState, OrderStatus, PublicStatus, Refund, RefundReason, RefundStatus, public_status
 from flows import refund as refund_flow
 from flows.accept import accept_late
+from flows.ask import query_now
 from flows.place import PaymentRequest, Watch, place_order, start_payment
 from flows.rearm import arm_window
 from flows.refund import refund_scheduled
@@ -394,3 +397,37 @@ async def test_a_watched_payment_is_flagged_and_never_refunded(harness: FlowHarn
         await give_back(harness, state.order.order_no, "elsewhere-000001")
     assert await pending.claim(harness.resources.db, state.payments[0].key, LEASE_S) is None
     assert refund_calls(harness) == []
+
+
+# -- the channel's own number ------------------------------------------------------------------------------------------
+
+
+async def set_number(harness: FlowHarness, number: str | None) -> None:
+    """As if the channel had given another number before, or none."""
+    value = "NULL" if number is None else f"'{number}'"
+    sql = f"SET LOCAL session_replication_role = replica; UPDATE refunds SET channel_refund_no = {value}"  # noqa: S608 - ours
+    await harness.resources.db.execute(sql)
+
+
+async def test_a_second_number_of_the_channel_is_a_case_and_the_first_one_stays(harness: FlowHarness) -> None:
+    state = await harness.order_with_late_money()
+    await set_number(harness, "rf-of-before")
+    assert await run_refund_job(harness, state) is Outcome.REFUNDED
+    refund = refund_of(await harness.state(state))
+    assert (refund.status, refund.channel_refund_no) == (RefundStatus.SUCCEEDED, "rf-of-before")
+    assert await harness.cases(state.order.order_no) == ["number_reused"]
+
+
+async def test_a_refund_notice_brings_the_number_of_a_refund_that_lacks_it(harness: FlowHarness) -> None:
+    state = await harness.order_with_late_money()
+    assert await run_refund_job(harness, state) is Outcome.REFUNDED
+    await set_number(harness, None)
+    key, refund_no = state.payments[0].key, refund_of(state).refund_no
+    notice = Unclear(**key._asdict(), reason="refund_told", refund_no=refund_no, channel_refund_no="rf-told")
+    account = await harness.resources.accounts.get(key.channel_account)
+    ask = partial(query_now, harness.resources, account, by=Source.CALLBACK, urgency=Urgency.REFRESH, leased=None)
+    for _ in range(2):
+        await ask((await harness.state(state)).payments[0], notice=notice)
+    assert refund_of(await harness.state(state)).channel_refund_no == "rf-told"
+    sql = "SELECT count(*) FROM order_events WHERE kind = 'refund_seen'"
+    assert await harness.fetch_value(sql) == 1

@@ -115,6 +115,26 @@ async def test_an_order_that_moved_shows_the_new_preview_and_nothing_is_done(
     assert await refunds(resources, order) == [1500, 500]
 
 
+@pytest.mark.parametrize(("language", "words"), [("en", "at the channel"), ("zh", "渠道退款号")])
+async def test_a_refund_is_shown_with_the_channels_own_number_and_found_by_it(
+    signed_in: SignedIn, paid: Paid, resources: Resources, language: str, words: str
+) -> None:
+    order, anna = await paid(), await signed_in(Role.OPERATOR, "anna")
+    assert (await sent(anna, order.refund, await anna.get(f"{order.refund}?amount=15"))).status == 303
+    for path in (order.page, order.refund):
+        assert f"r{order.number}" in text_of(await anna.get(path, accept_language=language))
+    await resources.db.execute("UPDATE refunds SET status = 'processing', channel_refund_no = '5030-1'")
+    for path in (order.page, order.refund):
+        page = await anna.get(path, accept_language=language)
+        assert words in text_of(page)
+        assert (
+            '<code>5030-1</code></bdi><button type="button" class="quiet unready" data-copy="5030-1">'
+            in page.body.decode()
+        )
+    found = await anna.get("/ops/orders?number=5030-1")
+    assert (found.status, found.headers.get("location")) == (303, order.page)
+
+
 async def test_what_cannot_be_refunded_has_no_button(signed_in: SignedIn, paid: Paid) -> None:
     order, anna = await paid(), await signed_in(Role.OPERATOR)
     page = await anna.get(f"{order.refund}?amount=88.89")

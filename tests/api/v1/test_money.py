@@ -81,6 +81,12 @@ async def test_a_part_is_refunded_once_for_each_key(client: Client, paid: Paid, 
     refund = first.json["refund"]
     assert (refund["amount"], refund["key"], refund["reason"]) == (1250, "ticket-77", "operator")
     assert again.json["refund"]["refund_no"] == refund["refund_no"]
+    assert refund["channel_refund_no"] is None, "the channel was not asked yet"
+    await resources.db.execute("UPDATE refunds SET status = 'processing', channel_refund_no = 're_1'")
+    [shown] = (await client.get(f"/v1/orders/{order['order_no']}")).json["refunds"]
+    assert shown["channel_refund_no"] == "re_1"
+    found = (await client.get("/v1/search?number=re_1")).json
+    assert (found["order_no"], found["matches"][0]["kind"]) == (order["order_no"], "channel_refund_no")
     assert (first.json["order"]["status"], first.json["approval"], first.json["preview"]) == ("paid", None, None)
     other = await client.post(address, refund_of(order, amount=1251))
     assert (other.status, other.problem) == (409, "refund_conflict")

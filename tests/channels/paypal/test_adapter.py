@@ -387,6 +387,19 @@ async def test_only_completed_refunds_count_and_a_reversal_is_the_whole_amount(p
     assert evidence.refunded_amount == AMOUNT
 
 
+async def test_an_order_names_our_refunds_by_both_numbers_and_others_by_paypals(paypal: FakePaypal) -> None:
+    """Of a refund of ours our number is its invoice id, whatever has become of it."""
+    order = DRIVER.order(PaymentReport(status="refunded", refunded=1000))
+    payments = order["purchase_units"][0]["payments"]
+    own = payments["refunds"][0] | {"id": "1R", "invoice_id": f"r{NUMBER}"}
+    console = payments["refunds"][0] | {"id": "2R", "invoice_id": "INV-7"}
+    payments["refunds"] = [own, console, own | {"id": "3R", "invoice_id": f"r2_{NUMBER}", "status": "PENDING"}]
+    evidence = await queried(paypal, order)
+    assert isinstance(evidence, Refunded)
+    assert evidence.refund_numbers == {f"r{NUMBER}": "1R", f"r2_{NUMBER}": "3R"}
+    assert set(evidence.refunds) == {f"r{NUMBER}", "2R"}
+
+
 async def test_a_refund_in_part_that_the_list_does_not_have_yet_has_no_sum(paypal: FakePaypal) -> None:
     """Read as 0 it would look like a sale."""
     order = DRIVER.order(PaymentReport(status="refunded", refunded=1000))

@@ -62,6 +62,7 @@ class SandboxDriver(Driver):
     response_tolerance_s = 300
     refusal_code = "INVALID_PARAMETER"
     queries = Reportable(end=END)
+    notices_number = True
     checkout_kind = "redirect"
     created_fields = frozenset({"number", "merchant", "amount", "currency"})
 

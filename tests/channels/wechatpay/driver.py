@@ -211,6 +211,7 @@ class WechatPayDriver(Driver):
     response_tolerance_s = 300
     refusal_code = "PARAM_ERROR"
     queries = Reportable(never=frozenset(), refunded=lambda _: UNKNOWN_SUM)
+    notices_number = True
     checkout_kind = "qr"
     created_fields: frozenset[str] = frozenset()
 

@@ -527,12 +527,25 @@ async def test_freshness_is_checked_after_the_signature() -> None:
 async def test_a_callback_about_a_refund_is_unclear() -> None:
     """It has the amount of one refund; only the query has the payment's state. Its number leads to the amount."""
     notice = {"mchid": DRIVER.merchant_id, "out_trade_no": NUMBER, "refund_status": "SUCCESS", "amount": {"refund": 1}}
-    notice |= {"out_refund_no": "console-1"}
+    notice |= {"out_refund_no": "console-1", "refund_id": "50000000382019052709732678859"}
     callback = callback_request(envelope(seal(json.dumps(notice).encode()), "id-1", "REFUND.SUCCESS"))
     verified = await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
     assert verified.evidence == Unclear(
-        channel_account="main", out_trade_no=NUMBER, reason="refund_notice", refund_no="console-1"
+        channel_account="main",
+        out_trade_no=NUMBER,
+        reason="refund_notice",
+        refund_no="console-1",
+        channel_refund_no="50000000382019052709732678859",
     )
+
+
+@pytest.mark.parametrize("refund_id", [5, "", "5\n", ["5"]], ids=repr)
+async def test_a_notice_with_a_number_of_another_form_is_a_question_without_it(refund_id: object) -> None:
+    notice = {"mchid": DRIVER.merchant_id, "out_trade_no": NUMBER, "out_refund_no": "r-1", "refund_id": refund_id}
+    callback = callback_request(envelope(seal(json.dumps(notice).encode()), "id-1", "REFUND.SUCCESS"))
+    verified = await FakeChannel().adapter.verify_callback(callback.headers, callback.body, received_at=NOW)
+    assert isinstance(verified.evidence, Unclear)
+    assert (verified.evidence.refund_no, verified.evidence.channel_refund_no) == ("r-1", None)
 
 
 async def test_a_refund_notice_of_another_merchant_is_of_another_account() -> None:

@@ -34,6 +34,7 @@ from runtime.accounts import Account
 from runtime.resources import Resources
 from simulator.kernel.faults import AtFault, Fault, FaultProfile
 from storage.postgres import pending
+from storage.postgres.orders import find_state
 from storage.postgres.reconciliation.differences import list_differences
 from storage.postgres.reconciliation.runs import (
     Reconciliation,
@@ -630,6 +631,23 @@ def state_totals(reconciliation: ReconciliationHarness, patched: pytest.MonkeyPa
         yield StatedTotal(name="rows", stated=stated, read=read)
 
     patched.setattr(type(channel), "parse_statement", parse)
+
+
+async def test_a_refund_that_a_statement_names_by_the_channels_number_alone_is_ours(
+    reconciliation: ReconciliationHarness, tmp_path: Path
+) -> None:
+    """It stands there for our refund, once, and was not made outside; another number is not ours."""
+    number = await refunded_order(reconciliation, noon())
+    sql = "SELECT order_no FROM refunds WHERE refund_no = $1"
+    state = await find_state(reconciliation.resources.db, str(await reconciliation.harness.fetch_value(sql, number)))
+    assert state is not None
+    await reconciliation.resources.db.execute("UPDATE refunds SET channel_refund_no = 'rf-1'")
+    row = reconciliation.statement_line(state.payments[0], type="refund", amount=100).removesuffix("\n")
+    with_number = HEADER.replace(",at\n", ",at,refund_id\n")
+    same = await reconciliation.run_file(tmp_path / "same.csv", f"{with_number}{row},rf-1\n{row},rf-1\n")
+    assert (same.counts["agrees"], same.counts["duplicate"]) == (1, 1)
+    other = await reconciliation.run_file(tmp_path / "other.csv", f"{with_number}{row},rf-1\n{row},rf-2\n")
+    assert "duplicate" not in other.counts
 
 
 # -- refunds that stand in no statement -------------------------------------------------------------------------------

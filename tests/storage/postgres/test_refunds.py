@@ -21,6 +21,7 @@ from storage.postgres.refunds import (
     LeasedRefund,
     claim,
     claim_overdue,
+    find_by_channel_numbers,
     reschedule,
     walk_due,
 )
@@ -70,8 +71,11 @@ async def wanted(db: Database, order_no: str = "A-1") -> str:
     return refund_no
 
 
-async def answered(db: Database, status: RefundStatus | None, note: str = "") -> Committed:
-    return await moved(db, "A-1", lambda state: on_refund(state, REFUND_NO, status, RULES, note=note))
+async def answered(
+    db: Database, status: RefundStatus | None, note: str = "", channel_refund_no: str | None = None
+) -> Committed:
+    decide = partial(on_refund, refund_no=REFUND_NO, refund_status=status, rules=RULES, note=note)
+    return await moved(db, "A-1", lambda state: decide(state, channel_refund_no=channel_refund_no))
 
 
 async def due_within(db: Database, seconds: float) -> list[DueRow]:
@@ -273,6 +277,37 @@ async def test_what_is_definite_stays_so_and_stays_the_same_refund(db: Database,
     await db.execute("UPDATE refunds SET status = $1, settled_at = now()", final)
     for status in {"succeeded", "failed", "processing", "requested"} - {final}:
         assert await refused(db, "UPDATE refunds SET status = $1", status) == "refunds_legal_move"
+
+
+# -- the channel's own number ------------------------------------------------------------------------------------------
+
+
+async def test_the_channels_number_is_written_with_the_answer_and_kept(db: Database) -> None:
+    await wanted(db)
+    await answered(db, RefundStatus.PROCESSING, channel_refund_no="re_1")
+    await answered(db, RefundStatus.PROCESSING)
+    await answered(db, RefundStatus.SUCCEEDED, channel_refund_no="re_2")
+    state = await get_state(db)
+    [refund] = state.refunds
+    assert (refund.status, refund.channel_refund_no) == (RefundStatus.SUCCEEDED, "re_1")
+    assert (KEY, CaseReason.NUMBER_REUSED) in state.open_cases
+
+
+async def test_no_statement_replaces_or_forgets_the_channels_number(db: Database) -> None:
+    await wanted(db)
+    assert await refused(db, "UPDATE refunds SET channel_refund_no = ''") == "refunds_channel_refund_no"
+    await db.execute("UPDATE refunds SET channel_refund_no = 're_1'")
+    for value in ("'re_2'", "NULL"):
+        sql = f"UPDATE refunds SET channel_refund_no = {value}"  # noqa: S608 - ours
+        assert await refused(db, sql) == "refunds_same_channel_number"
+
+
+async def test_refunds_are_found_by_the_channels_number_at_their_account(db: Database) -> None:
+    await wanted(db)
+    await answered(db, RefundStatus.PROCESSING, channel_refund_no="re_1")
+    assert await find_by_channel_numbers(db, "alipay", ["re_1", "re_2", "\0"]) == {(KEY, "re_1"): REFUND_NO}
+    assert await find_by_channel_numbers(db, "other", ["re_1"]) == {}
+    assert await find_by_channel_numbers(db, "alipay", []) == {}
 
 
 # -- whose turn it is --------------------------------------------------------------------------------------------------

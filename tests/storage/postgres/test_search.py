@@ -12,8 +12,9 @@ from tests.storage.postgres.tools import commit_evidence, number, paid, placed
 _MORE = """
 SET LOCAL session_replication_role = replica;
 UPDATE payments SET channel_reference = 'cs_1', channel_refunds = '{"re_1": 5, "re_2": 6}' WHERE order_no = 'A-1';
-INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status, requested_at)
-VALUES ('r-1', 'alipay', 'alipay-A-1', 'A-1', 1, 'CNY', 'double', 'requested', now());
+INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status, requested_at,
+                     channel_refund_no)
+VALUES ('r-1', 'alipay', 'alipay-A-1', 'A-1', 1, 'CNY', 'double', 'processing', now(), 're_3');
 INSERT INTO disputes (channel_account, out_trade_no, dispute_id, order_no, kind, state, opened_at, changed_at)
 VALUES ('alipay', 'alipay-A-1', 'du_1', 'A-1', 'claim', 'open', now(), now());
 INSERT INTO cases (id, order_no, reason) OVERRIDING SYSTEM VALUE VALUES (4711, 'A-1', 'disputed'), (4712, NULL, 'x');
@@ -58,6 +59,7 @@ async def test_an_order_is_found_by_each_number_and_each_says_which_it_is(db: Da
         ("cs_1", NumberKind.CHANNEL_REFERENCE),
         ("r-1", NumberKind.REFUND_NO),
         ("re_2", NumberKind.CHANNEL_REFUND_NO),
+        ("re_3", NumberKind.CHANNEL_REFUND_NO),
         (notification_id, NumberKind.NOTIFICATION_ID),
         (NOTIFICATION, NumberKind.CHANNEL_NOTIFICATION_ID),
         (callback_id, NumberKind.CALLBACK_ID),
@@ -69,6 +71,12 @@ async def test_an_order_is_found_by_each_number_and_each_says_which_it_is(db: Da
         exact = [match for match in matches if match.is_exact]
         assert [(match.kind, match.order_no) for match in exact] == [(kind, "A-1")], text
         assert order_of(matches) == "A-1"
+
+
+async def test_a_refund_that_was_listed_before_it_was_ours_is_one_match(db: Database) -> None:
+    await fill(db)
+    await db.execute("""UPDATE payments SET channel_refunds = '{"re_3": 1}' WHERE order_no = 'A-1'""")
+    assert [(match.number, match.account) for match in await find_by_number(db, "re_3")] == [("re_3", "alipay")]
 
 
 async def test_the_token_of_a_page_is_in_no_match(db: Database) -> None:

@@ -42,6 +42,7 @@ from storage.postgres.orders import (
     timeline,
 )
 from storage.postgres.payments import find_payments_by_ids
+from storage.postgres.search import find_by_number, order_of
 from tests.sealed import SEALER
 from tests.storage.postgres.plans import TABLES, hashing_plans, read_so_far, wide_plans
 from tests.storage.postgres.tools import (
@@ -73,7 +74,8 @@ _COPIES = {
     "order_events": "'order_no', 'copy-' || i",
     "observations": "'order_no', 'copy-' || i",
     "cases": "'order_no', 'copy-' || i, 'id', 1000000 + i",
-    "refunds": f"'refund_no', 'r-' || i, 'order_no', 'copy-' || i, 'out_trade_no', 'n-' || i, {_LATER}",
+    "refunds": f"""'refund_no', 'r-' || i, 'order_no', 'copy-' || i, 'out_trade_no', 'n-' || i,
+                   'channel_refund_no', 're-' || i, {_LATER}""",
     "notifications": f"'order_no', 'copy-' || i, 'id', 'msg-' || i, 'delivered_at', NULL, {_LATER}",
     "callbacks": f"""'id', gen_random_uuid(), 'notification_id', 'evt-' || i, 'out_trade_no', 'n-' || i,
                      'handled_at', NULL, {_LATER}""",
@@ -194,6 +196,9 @@ async def look_around(db: Database, order_no: str) -> None:
     await send_again(db, first.id)
     assert await find_state_by_page_token(db, f"page-token-of-{order_no}", days=90) is not None
     assert await find_payments_by_ids(db, "alipay", [f"alipay-{order_no}", f"t-alipay-{order_no}"])
+    assert await refunds.find_by_channel_numbers(db, "alipay", [f"there-{order_no}", "there-2"]) == {}
+    assert order_of(await find_by_number(db, f"alipay-{order_no}")) == order_no
+    assert await find_by_number(db, f"there-{order_no}") == []
     assert await find_named_payment(db, "alipay", paid(order_no)) is not None
     assert await timeline(db, order_no)
 

@@ -167,7 +167,7 @@ class Postgres:
     def __init__(self, url: str, seed: int, random: Random, events: Events, accidents: Accidents, rest: Rest) -> None:
         self.accidents = accidents
         self._rest = rest
-        self._url = url
+        self.url = url
         self._seed = seed
         self._random = random
         self._events = events
@@ -187,7 +187,7 @@ class Postgres:
         """Connect with the settings that the product gives its own connections."""
         if self._connection is not None:
             return
-        parts = urlsplit(self._url)
+        parts = urlsplit(self.url)
         self._connection = self._loop.run_inside(
             asyncpg.connect(
                 host=parts.hostname,

@@ -27,8 +27,9 @@ from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 import storage.redis.client as client_module
+from storage.redis import connection as connection_module
 from storage.redis.address import RedisAddress
-from storage.redis.connection import ACQUIRE_TIMEOUT_S, CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
+from storage.redis.connection import ACQUIRE_TIMEOUT_S
 from tests.simulation.accidents import Accident, Accidents
 from tests.simulation.events import Events
 from tests.simulation.processes import loop_of_world
@@ -312,15 +313,13 @@ class Connection(FakeAsyncRedisConnection):
 def replace_connections(server: Redis) -> None:
     """Let every client of this process have connections to this server."""
 
-    def connection_pool(_address: RedisAddress, connections_max: int) -> BlockingConnectionPool:
-        return BlockingConnectionPool(
-            connection_class=Connection,
-            simulated=server,
-            max_connections=connections_max,
-            timeout=ACQUIRE_TIMEOUT_S,  # type: ignore[arg-type]  # as in `storage.redis.connection`
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-        )
+    def connection_pool(address: RedisAddress, connections_max: int) -> BlockingConnectionPool:
+        limits = {
+            **connection_module._connection(address),
+            "max_connections": connections_max,
+            "timeout": ACQUIRE_TIMEOUT_S,
+        }
+        return BlockingConnectionPool(connection_class=Connection, simulated=server, **limits)
 
     vars(client_module)["connection_pool"] = connection_pool
     vars(scripting_mixin)["_check_for_lua_globals"] = _nothing  # the tests of the scripts check that

@@ -42,7 +42,9 @@ os.environ["SSL_CERT_FILE"] = str(TESTS / "authority.pem")
 30 ms of CPU."""
 
 # Each collection of garbage looks through thousands of collected tests: a tenth of the CPU of tests without servers.
+# None is garbage: there is no collection before they are all there, and later ones do not look at them.
 gc.set_threshold(10_000, 20, 10)
+gc.disable()
 
 rsa_keys.install()
 
@@ -63,8 +65,8 @@ MEMORY_MIN_BYTES = 4 << 30
 _LONG = {folder: rank for rank, folder in enumerate(("scenarios", "browser", "bench", "fuzz", "oracles"))}
 """Folders of long tests, longest first: at the end every core still has short ones, and no core waits for another."""
 
-KEEPS_POOLS = frozenset({"api", "flows", "worker"})
-"""Folders whose tests are not about the sessions of Postgres."""
+KEEPS_POOLS = frozenset({"api", "flows", "storage", "worker"})
+"""Folders whose tests are not about the sessions of Postgres, but for those with `new_sessions`."""
 
 SERVER_FIXTURES = frozenset({"servers_home", "chromium"})
 """Every fixture of a server, a database or a browser uses one of these."""
@@ -79,6 +81,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.fixturenames.insert(0, "authorities_of_the_system")
         if _folder_of(item) not in UNIT_FOLDERS or not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("servers")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def _folder_of(item: pytest.Item) -> str:

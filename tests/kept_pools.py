@@ -71,10 +71,11 @@ class _Lent:
     def is_closing(self) -> bool:
         return self._is_over or bool(self._pool.is_closing())
 
-    async def acquire(self) -> asyncpg.Connection:
+    def acquire(self) -> asyncpg.pool.PoolAcquireContext:
+        """A context that is awaited or entered, as of a pool."""
         if self._is_over:
             raise asyncpg.InterfaceError("pool is closed")
-        return await self._pool.acquire()
+        return self._pool.acquire()
 
     async def close(self) -> None:
         self._is_over = True

@@ -180,6 +180,7 @@ async def test_each_account_has_its_newest_callback(db: Database) -> None:
     }
 
 
+@pytest.mark.usefixtures("new_sessions")  # whose reads are counted
 async def test_lists_read_a_page_among_many(db: Database) -> None:
     """By index, whatever Postgres knows of the tables."""
     await add_accounts(db, "alipay", "main")

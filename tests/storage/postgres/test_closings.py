@@ -179,6 +179,7 @@ async def test_the_newest_sign_off_counts_and_none_is_changed(db: Database) -> N
             await db.execute(statement)
 
 
+@pytest.mark.usefixtures("new_sessions")  # whose plans are looked at
 async def test_lists_of_an_operator_look_rows_up_by_their_indexes(db: Database) -> None:
     """The money of a day, the days, their runs, differences and cases: none of it reads a table that grows."""
     await put_closing(db, "alipay", DAY, {})

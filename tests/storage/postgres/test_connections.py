@@ -9,6 +9,8 @@ from storage.postgres.address import read_address
 from storage.postgres.database import Connections, Database, _is_open, connect
 from tests.servers import eventually
 
+pytestmark = pytest.mark.usefixtures("new_sessions")  # whose pool is looked into
+
 CONNECTIONS = 4
 PID = "SELECT pg_backend_pid()"
 SLEEP = "SELECT pg_sleep(30)"

@@ -27,6 +27,8 @@ from storage.tls import TlsName
 from tests.servers import eventually
 from tests.storage.postgres.tools import connected, opened
 
+pytestmark = pytest.mark.usefixtures("new_sessions")  # which are lost, replaced and closed
+
 PASSWORD = "p@ss/w:rd#%"
 ENCODED = "p%40ss%2Fw%3Ard%23%25"
 

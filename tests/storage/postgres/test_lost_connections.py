@@ -25,6 +25,8 @@ from tests.storage.postgres.tools import (
     versions,
 )
 
+pytestmark = pytest.mark.usefixtures("new_sessions")  # which are cut
+
 MARK = '{"orders":['
 """Beginning of the document that the door's statement is executed with."""
 

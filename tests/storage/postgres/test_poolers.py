@@ -14,7 +14,10 @@ from tests.storage.postgres.tools import commit_evidence, get_state, opened, pai
 
 ORDERS = 20
 
-pytestmark = pytest.mark.skipif(find_pgbouncer() is None, reason="no pgbouncer here; on Debian: apt-get install it")
+pytestmark = [
+    pytest.mark.skipif(find_pgbouncer() is None, reason="no pgbouncer here; on Debian: apt-get install it"),
+    pytest.mark.usefixtures("new_sessions"),  # which are counted
+]
 KEEPS_STATEMENTS = pgbouncer_version() >= (1, 21)
 
 

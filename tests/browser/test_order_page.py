@@ -47,6 +47,16 @@ def number_of(order: dict[str, Any]) -> str:
     return str(order["payments"][0]["out_trade_no"])
 
 
+async def until_paid(shop: httpx.AsyncClient, order: dict[str, Any]) -> None:
+    """Wait until the service knows of the money: a page that then asks once reads it."""
+
+    async def is_paid() -> bool:
+        answer = await shop.get(f"/v1/orders/{order['order_no']}")
+        return bool(answer.json()["status"] == "paid")
+
+    await eventually(is_paid)
+
+
 async def abort(route: Route) -> None:
     await route.abort()
 
@@ -77,6 +87,7 @@ async def test_a_server_that_is_gone_is_a_page_that_says_processing(
     shop: httpx.AsyncClient, account: str, channel: Channel, api: Process, buyer: Buyer
 ) -> None:
     order = await place(shop, account=account)
+    await buyer.hurry()
     await buyer.page.goto(order["order_page"])
     await buyer.has_shell()
     api.kill()
@@ -106,6 +117,7 @@ async def test_a_change_reaches_the_page_by_its_stream(
 async def test_the_page_asks_by_itself_when_streams_are_blocked(
     shop: httpx.AsyncClient, account: str, channel: Channel, buyer: Buyer
 ) -> None:
+    await buyer.hurry()
     await buyer.page.route(EVENTS, abort)
     order = await place(shop, account=account)
     await buyer.page.goto(order["order_page"])
@@ -123,6 +135,7 @@ async def test_the_page_asks_by_itself_when_a_stream_is_held_back(
     async def hold(route: Route) -> None:
         held.append(route)
 
+    await buyer.hurry()
     await buyer.page.route(EVENTS, hold)
     order = await place(shop, account=account)
     await buyer.page.goto(order["order_page"])
@@ -172,6 +185,7 @@ async def test_an_order_left_open_is_asked_about_on_the_next_ones_page(
 ) -> None:
     first = await place(shop, account=account, subject="Blue kettle")
     second = await place(shop, account=account, subject="Red teapot")
+    await buyer.hurry()
     await buyer.page.goto(first["order_page"])
     await buyer.reads("Payment processing")
     await buyer.page.goto(second["order_page"])
@@ -212,6 +226,7 @@ async def test_an_older_version_never_overwrites_a_newer_one(
         requests.append(route.request.url)
         await route.fulfill(json={"status": "created", "version": 1, "definite": False, "retry_after_s": 0})
 
+    await buyer.hurry()
     await buyer.page.route(EVENTS, abort)
     await buyer.page.route("**/status", stale)
     await buyer.page.reload()

@@ -21,7 +21,7 @@ from tests.api.conftest import Channel, token_of
 from tests.browser.conftest import ARGUMENTS, Buyer, new_context
 from tests.browser.shop_site import ShopSite, serve_shop
 from tests.browser.shops import STILL
-from tests.browser.test_order_page import EVENTS, HIDE, abort, number_of, place
+from tests.browser.test_order_page import EVENTS, HIDE, abort, number_of, place, until_paid
 from tests.servers import Process, eventually, find_whole_chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -136,6 +136,7 @@ async def test_an_order_left_open_is_followed_on_any_page_of_the_shop(
     order = await place(shop, account=account)
     await buyer.page.goto(thanks(site, settings, token_of(order)))
     await shows(buyer.page, "processing")
+    await buyer.hurry()
     page = await buyer.context.new_page()
     await buyer.page.close()
     buyer.page = page
@@ -195,6 +196,7 @@ async def test_only_our_own_answer_ends_the_listening(
     async def router(route: Route) -> None:
         await route.fulfill(**answer)
 
+    await buyer.hurry()
     await buyer.page.route(ASKS, router)
     await buyer.page.goto(order["order_page"])
     await buyer.page.locator("#net", has_text="cannot be read right now").wait_for()
@@ -209,6 +211,7 @@ async def test_an_api_killed_while_the_page_is_open_is_found_again(
     shop: httpx.AsyncClient, account: str, channel: Channel, api: Process, buyer: Buyer
 ) -> None:
     order = await place(shop, account=account)
+    await buyer.hurry()
     async with buyer.page.expect_response(EVENTS):
         await buyer.page.goto(order["order_page"])
     api.kill()
@@ -271,8 +274,8 @@ async def test_a_tab_that_speaks_and_hangs_leaves_no_other_one_in_the_dark(
     )
     await eventually(lambda: buyer.page.evaluate("window.streams === 0"))
     await channel.pay(number_of(order), "none")
-    for _ in range(4):
-        await buyer.page.clock.run_for(30_000)
+    await until_paid(shop, order)
+    await buyer.page.clock.fast_forward(120_000)
     await buyer.reads("Paid")
 
 
@@ -420,6 +423,7 @@ async def test_the_page_moves_by_itself_when_the_module_is_blocked(
     order = await place(shop, account=account)
     await buyer.page.goto(order["order_page"])
     await channel.pay(number_of(order), "none")
+    await until_paid(shop, order)
     await buyer.page.clock.fast_forward(20_000)
     await buyer.reads("Paid")
 
@@ -446,6 +450,7 @@ async def test_a_hidden_page_tells_by_a_notification(
     order = await place(shop, account=account)
     url = thanks(site, settings, token_of(order))
     site.pages["/thanks"] = site.pages["/thanks"].replace("<nodrop-order ", "<nodrop-order notify ")
+    await buyer.hurry()
     await buyer.page.goto(url)
     await shows(buyer.page, "processing")
     await buyer.page.evaluate(HIDE, "hidden")

@@ -9,7 +9,7 @@ WORKERS ?= 4
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles demo up screenshots unit quick test coverage floors format lint types imports check fuzz rehearse bench audit sbom lock clean
+.PHONY: help setup oracles demo up screenshots unit quick test coverage floors format lint types imports check fuzz chaos soak rehearse bench audit sbom lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +75,12 @@ check: lint types imports test ## All four: what a change must pass
 fuzz: oracles ## Fuzz one parser for as long as ARGS say (ARGS="wechatpay_callback -max_total_time=600")
 	@PYTHONPATH=.:$$($(IN_VENV) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 		.oracles/atheris/bin/python -m tests.fuzz $(ARGS) -artifact_prefix=.oracles/
+
+chaos: setup ## Kill, freeze, fill and storm a whole system in turn, each time with a check from outside (ARGS="kill redis")
+	@$(IN_VENV) -m tests.chaos $(ARGS)
+
+soak: setup ## Twenty minutes of normal load with low faults: the memory of each process
+	@$(IN_VENV) -m tests.chaos soak $(ARGS)
 
 rehearse: setup ## Deploy the Procfile as a platform would, sell one order, end it
 	@$(IN_VENV) -m tests.platform.rehearse

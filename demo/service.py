@@ -29,7 +29,7 @@ class NoCookies(CookieJar):
 
 
 class Service:
-    """A process started with `python -m`. It can be started again after its end."""
+    """A process started with `python -m` in `cwd`. It can be started again after its end."""
 
     def __init__(
         self,
@@ -39,12 +39,14 @@ class Service:
         log: Path,
         health_url: str = "",
         python: str = sys.executable,
+        cwd: Path = ROOT,
     ) -> None:
         self.name = name
         self.health_url = health_url
         self.log = log
         self._argv = (python, "-m", *arguments)
         self._env = dict(env)
+        self._cwd = cwd
         self._child: Child | None = None
 
     async def start(self) -> None:
@@ -53,7 +55,7 @@ class Service:
         Raises:
             RuntimeError: it ended, or did not get ready in time; the message has the end of its log.
         """
-        self._child = await asyncio.to_thread(Child, self._argv, log=self.log, cwd=ROOT, env=self._env)
+        self._child = await asyncio.to_thread(Child, self._argv, log=self.log, cwd=self._cwd, env=self._env)
         if self.health_url:
             await self._ready()
 

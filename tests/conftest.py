@@ -62,7 +62,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 -- the folder in it is ours alone
 MEMORY_MIN_BYTES = 4 << 30
 """Room for the servers of several processes of pytest, with some to spare."""
 
-_LONG = {folder: rank for rank, folder in enumerate(("scenarios", "browser", "bench", "fuzz", "oracles"))}
+_LONG = {folder: rank for rank, folder in enumerate(("chaos", "scenarios", "browser", "bench", "fuzz", "oracles"))}
 """Folders of long tests, longest first: at the end every core still has short ones, and no core waits for another."""
 
 KEEPS_POOLS = frozenset({"api", "flows", "storage", "worker"})

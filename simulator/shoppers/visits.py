@@ -84,14 +84,19 @@ async def run(
 
     async def one_after_another() -> None:
         for index in waiting:
-            visits[index] = visit = await _Shopper(shop, browser, plan, index).visit()
+            visits[index] = done = await visit(shop, browser, plan, index)
             if on_progress is not None:
-                on_progress(visit)
+                on_progress(done)
 
     async with Browser() as browser, asyncio.TaskGroup() as group:
         for _ in range(min(concurrency, plan.shoppers)):
             group.create_task(one_after_another())
     return tuple(visits[index] for index in sorted(visits))
+
+
+async def visit(shop: Shop, browser: Browser, plan: Plan, index: int) -> Visit:
+    """Run one shopper, for callers that decide when each arrives."""
+    return await _Shopper(shop, browser, plan, index).visit()
 
 
 class _Shopper:

@@ -36,11 +36,11 @@ def _cheap_starts(
     tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
     with copied_clusters(place_of_run(tmp_path_factory)), forking(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stack, "aclose", _kill)
+        patch.setattr(Stack, "aclose", end_at_once)
         yield
 
 
-async def _kill(stack: Stack) -> None:
+async def end_at_once(stack: Stack) -> None:
     """End a stack that nobody needs any more: a web process that drains accepts for a second and more. How processes
     end on SIGTERM has tests of its own.
     """

@@ -141,6 +141,11 @@ class Scenario:
         self._logs = {service.log: service.log.stat().st_size for service in (*stack.apis, *stack.workers)}
 
     @property
+    def placed(self) -> tuple[str, ...]:
+        """Numbers of the orders whose terms it made, placed or not."""
+        return tuple(self._placed)
+
+    @property
     def sealer(self) -> Sealer:
         return Sealer.from_setting(self.stack.master_key)
 
@@ -470,7 +475,7 @@ class Scenario:
         self._seen |= {(each.invariant, each.order_no) for each in violations}
         assert violations == []
         logs = self._new_logs()
-        assert _unexpected_errors(logs) == set()
+        assert unexpected_errors(logs) == set()
         assert await leaks(self.stack, self.db, self._placed, logs) == set()
 
     async def violations(self, rows: asyncpg.Connection | None = None) -> list[Violation]:
@@ -510,7 +515,7 @@ class Scenario:
         return not await self.db.fetch(_LEFT, self._placed)
 
 
-def _unexpected_errors(logs: list[bytes]) -> set[str]:
+def unexpected_errors(logs: list[bytes]) -> set[str]:
     """Return the unexpected exceptions in the logs."""
     lines = (line for log in logs for line in log.splitlines() if b"_broke" in line)
     documents = map(msgspec.json.decode, lines)

@@ -128,8 +128,8 @@ SELECT {account}, 'n-' || i, 'd-' || i, 'copy-' || i, 'claim', CASE WHEN i % 100
   FROM generate_series($2::bigint, $3::bigint) AS i WHERE i % 100 = 17""",
     "refunds": """
 INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status, requested_at,
-                     settled_at)
-SELECT 'r-' || i, {account}, 'n-' || i, 'copy-' || i, 50, 'CNY', 'operator', 'succeeded', {at}, {at}
+                     settled_at, channel_refund_no)
+SELECT 'r-' || i, {account}, 'n-' || i, 'copy-' || i, 50, 'CNY', 'operator', 'succeeded', {at}, {at}, 'rf-' || i
   FROM generate_series($2::bigint, $3::bigint) AS i WHERE i % 100 = 1""",
     "refund_approvals": """
 INSERT INTO refund_approvals (order_no, channel_account, out_trade_no, amount, currency, request_key, reason,

@@ -119,6 +119,12 @@ async def fill(console: Console) -> dict[str, object]:
     await placed(db, "A-3")
     key = number("A-2")
     approval = await waiting_refund(console, "A-2", "w" * 500)
+    await db.execute(
+        "SET LOCAL session_replication_role = replica;"
+        " INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,"
+        " requested_at, channel_refund_no) SELECT 'r' || repeat('9', 63), channel_account, out_trade_no, order_no, 1,"
+        " currency, 'operator', 'processing', now(), repeat('re_', 80) FROM payments WHERE order_no = 'A-2'"
+    )
     double = await db.fetchval(
         "INSERT INTO cases (order_no, channel_account, out_trade_no, reason) VALUES ('A-2', $1, $2, 'double_payment')"
         " RETURNING id",

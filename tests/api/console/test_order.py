@@ -160,8 +160,8 @@ async def fill_with(db_resources: Resources, order_no: str, text: str) -> None:
     )
     await db.execute(
         "INSERT INTO refunds (refund_no, channel_account, out_trade_no, order_no, amount, currency, reason, status,"
-        " requested_at, last_error)"
-        " SELECT 'r-x', channel_account, out_trade_no, order_no, 1, currency, 'late', 'requested', now(), $1"
+        " requested_at, last_error, channel_refund_no)"
+        " SELECT 'r-x', channel_account, out_trade_no, order_no, 1, currency, 'late', 'requested', now(), $1, $1"
         "   FROM payments WHERE order_no = $2",
         text,
         order_no,
@@ -201,7 +201,8 @@ async def test_every_text_that_was_put_there_is_on_the_page(
     await fill_with(resources, order_no, "MARKED")
     assert await find_facts(resources.db, order_no) is not None
     page = text_of(await (await signed_in(Role.OPERATOR)).get(f"/ops/orders/{order_no}"))
-    assert page.count("MARKED") >= 30
+    assert page.count("MARKED") >= 31
+    assert "at the channel MARKED" in page, "the own number of the refund"
     assert "MARKED ANSWERED" in page
     viewed = text_of(await (await signed_in(Role.VIEWER)).get(f"/ops/orders/{order_no}"))
     assert "ANSWERED" not in viewed, "a merchant's answer may hold anything about a buyer"

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from core.deliveries import endpoint_of
-from core.money import decimal_text
 from core.order import CaseReason, OrderState, OrderStatus, Payment, PaymentKey, PaymentStatus, Pending, PendingKind
 from core.order_facts import LeaseFact, NotificationFact, OrderFacts, RefundWork
+from core.sentences import money_text
 from core.story import Tone
 
 
@@ -93,7 +93,7 @@ def _approval_steps(facts: OrderFacts) -> Iterator[Step]:
                 at=approval.expires_at,
                 tone=Tone.LOOK,
                 values={
-                    "amount": f"{decimal_text(approval.amount, approval.currency)} {approval.currency}",
+                    "amount": money_text(approval.amount, approval.currency),
                     "person": (approval.requested_by if is_waiting else approval.decided_by) or "-",
                 },
                 key=approval.key,
@@ -200,7 +200,7 @@ def _refund_steps(facts: OrderFacts) -> Iterator[Step]:
             "attempt": str(refund.attempt),
             "refund": refund.refund_no,
             "error": refund.last_error or "-",
-            "amount": f"{decimal_text(refund.amount, refund.currency)} {refund.currency}",
+            "amount": money_text(refund.amount, refund.currency),
             "process": "-",
         }
         work = facts.refund_work.get(refund.refund_no) or RefundWork(due_at=state.now)

@@ -96,6 +96,11 @@ class Sentence(str):
         return made
 
 
+def money_text(amount: int, currency: str) -> Sentence:
+    """Money as a word of another sentence: 88.88 CNY."""
+    return Sentence("{amount} {currency}", amount=Amount(amount, currency), currency=currency)
+
+
 def _inner(value: Value) -> Value:
     return value.phrase if isinstance(value, Sentence) else value
 

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from core.decision import Outcome
 from core.evidence import Source
-from core.money import decimal_text
 from core.order import OrderState, PaymentKey
 from core.order_facts import ApprovalFact, CallbackFact, CaseFact, EventFact, NotificationFact, OrderFacts
+from core.sentences import money_text
 
 TOGETHER = timedelta(seconds=1)
 """A callback is marked as handled in the statement of its event, by another clock of the same server."""
@@ -186,7 +186,7 @@ def _values(state: OrderState, event: EventFact) -> dict[str, str]:
         "kind": event.kind,
         "account": event.key.channel_account if event.key is not None and event.key.channel_account else "-",
         "note": event.note or "-",
-        "amount": f"{decimal_text(state.order.amount, state.order.currency)} {state.order.currency}",
+        "amount": money_text(state.order.amount, state.order.currency),
     }
 
 
@@ -325,7 +325,7 @@ def _approval(row: ApprovalFact, text: str, at: datetime, by: str, reason: str) 
         text=text,
         by=by,
         tone=_TONES.get(text, Tone.CALM),
-        values={"amount": f"{decimal_text(row.amount, row.currency)} {row.currency}", "reason": reason or "-"},
+        values={"amount": money_text(row.amount, row.currency), "reason": reason or "-"},
         key=row.key,
     )
 

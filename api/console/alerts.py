@@ -37,6 +37,7 @@ async def show(context: Context, visit: Visit) -> Reply:
         opened=[(row, address_of(row)) for row in opened],
         has_more_open=more_open is not None,
         past=[(row, address_of(row)) for row in past],
+        subjects={row.id: subject_of(row, visit) for row in (*opened, *past)},
         more="" if cursor is None else visit.url(cursor=cursor),
         unsent=await find_unsent(visit.db),
         is_sent=bool(context.resources.settings.alert_url),
@@ -48,6 +49,22 @@ async def send_test(context: Context, visit: Visit) -> Reply:
     await visit.record(ActName.ALERT_TEST, "ALERT_URL", {})
     await queue_test(context.resources, by=visit.operator)
     return see_other("/ops/alerts", "alerts.test_queued")
+
+
+def subject_of(row: AlertRow, visit: Visit) -> str:
+    """The subject as a person calls it: no code where there is a word."""
+    texts = visit.language.texts
+    first, _, rest = row.subject.partition("/")
+    match row.rule:
+        case Rule.CASE if rest == OTHERS:
+            return texts.get(f"reason.{first}", first)
+        case Rule.CASE:
+            return texts["cases.one_title"].format(id=row.subject)
+        case Rule.BREAKER_OPEN:
+            return f"{first}{texts['base.pause']}{texts.get(f'overview.call_{rest}', rest)}"
+        case Rule.INVARIANT:
+            return rest
+    return row.subject
 
 
 def address_of(row: AlertRow) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from api.console.money import order_acts
-from api.console.render import fragment, render, word_plainly
+from api.console.render import fragment, note_plainly, render, word_plainly
 from api.console.visit import Visit
 from api.context import Context
 from api.http.response import Reply, Response
@@ -72,7 +72,7 @@ def _tag(facts: OrderFacts) -> str:
 
 def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
     """The names of the templates."""
-    state, language, sight, texts = facts.state, visit.lang, visit.sight, visit.language.texts
+    state, language, sight = facts.state, visit.lang, visit.sight
     phrases = {case.detail: case.phrase for case in facts.cases}
     sentences = {detail: word_plainly(visit, detail, phrase) for detail, phrase in phrases.items()}
     return {
@@ -83,12 +83,12 @@ def _values(facts: OrderFacts, visit: Visit) -> dict[str, Any]:
         "page_status": public_status(state.order, state.payments, state.disputes),
         "sums": _sums(state),
         "steps": [
-            (step, sight.text(tell_next(_in_words(step, texts, sentences), language))) for step in next_steps(facts)
+            (step, sight.text(tell_next(_in_words(step, visit, sentences), language))) for step in next_steps(facts)
         ],
         "entries": [
             (
                 entry,
-                sight.text(tell(_in_words(entry, texts, sentences), language)),
+                sight.text(tell(_in_words(entry, visit, sentences), language)),
                 who(entry, language),
                 details_of(entry),
             )
@@ -114,10 +114,16 @@ _WORDS = {
 """Beginnings of the keys of texts of a value's words, by the name of the value."""
 
 
-def _in_words(row: _T, texts: Mapping[str, str], sentences: Mapping[str, str]) -> _T:
-    """The entry or step with words of ours, and with the detail of a case, in the reader's language."""
+_NOTES = frozenset({"amount", "note", "error", "status", "outcome", "detail"})
+"""Values that may be a sentence of ours, or a code."""
+
+
+def _in_words(row: _T, visit: Visit, sentences: Mapping[str, str]) -> _T:
+    """The entry or step with words of ours, with money, and with the detail of a case, in the reader's language."""
+    texts = visit.language.texts
+    changed = {name: note_plainly(visit, row.values[name]) for name in _NOTES & row.values.keys()}
     keys = {name: [f"{each}{row.values.get(name)}" for each in prefixes] for name, prefixes in _WORDS.items()}
-    changed = {name: texts[key] for name, several in keys.items() for key in reversed(several) if key in texts}
+    changed |= {name: texts[key] for name, several in keys.items() for key in reversed(several) if key in texts}
     changed |= {name: sentences[text] for name in ("detail", "note") if (text := row.values.get(name, "")) in sentences}
     return replace(row, values={**row.values, **changed}) if changed else row
 

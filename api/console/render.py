@@ -27,6 +27,7 @@ from api.pages.texts import DEFAULT
 from core.acts import Line, Sum
 from core.csv_cells import csv_line
 from core.errors import NodropError, NotPossible
+from core.notes import phrase_of_note
 from core.sentences import Amount, Items, Moment, Phrase, Sentence, Span, Term, Value, decode_phrase, phrase_of
 from core.sight import Sight
 
@@ -149,6 +150,7 @@ def _environment() -> Environment:
         "exact": _exact,
         "instant": instant,
         "money": money,
+        "noted": noted,
         "number": number,
         "seen": seen,
         "share": share,
@@ -262,6 +264,19 @@ _ENGLISH = Markup('<bdi lang="en">{}</bdi>')
 def word_plainly(reader: Reader, text: str, stored: str | None) -> str:
     """The same as plain text, to stand in another sentence."""
     return _worded(reader, text, decode_phrase(stored) or phrase_of(text), is_ours=False).striptags()
+
+
+def note_plainly(reader: Reader, text: str) -> str:
+    """A note of an event, the error of a refund, or a sentence that remembers its words, as plain text."""
+    phrase = text.phrase if isinstance(text, Sentence) else phrase_of_note(text)
+    return str(text) if phrase is None else _worded(reader, text, phrase, is_ours=False).striptags()
+
+
+@pass_context
+def noted(names: Names, text: str | None) -> str:
+    """The same of a text that a stranger may have written, as this reader may see it. Nothing: "–"."""
+    reader = _reader(names)
+    return note_plainly(reader, reader.sight.text(text)) if text else "–"
 
 
 def _worded(reader: Reader, text: str, phrase: Phrase, *, is_ours: bool = True) -> Markup:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from msgspec import structs
 from msgspec.structs import replace
 
 from api.console.routes import ROWS
@@ -33,7 +34,7 @@ from core.alerts import (
 )
 from core.decision import Outcome
 from core.dispute import DisputeKind, DisputeState
-from core.evidence import EvidenceKind
+from core.evidence import Evidence, EvidenceKind
 from core.lifecycle import LatePolicy
 from core.operators import Role
 from core.order import CaseReason, OrderStatus, PaymentStatus, RefundStatus
@@ -353,6 +354,45 @@ async def test_a_role_that_is_too_low_is_told_before_the_session_is_read(signed_
     viewer: ConsoleClient = await signed_in(Role.VIEWER)
     page = text_of((await viewer.get("/ops/operators", **CHINESE)).body.decode())
     assert "需要“管理”角色，而 viewer 的角色是“只读”" in page
+
+
+async def test_notes_errors_and_codes_of_an_order_are_in_chinese(
+    signed_in: SignedIn, resources: Resources, filled: dict[str, list[Any]]
+) -> None:
+    """A code has its meaning where that is documented, and stands beside it."""
+    db, order_no = resources.db, filled["orders"][1]
+    await db.execute(
+        "UPDATE refunds SET status = 'processing', settled_at = NULL, last_error = $2 WHERE order_no = $1",
+        order_no,
+        "refused: ACQ.SELLER_BALANCE_NOT_ENOUGH",
+    )
+    insert = "INSERT INTO order_events (order_no, version, kind, by, note) VALUES ($1, $2, $3, 'operator', $4)"
+    notes = {"refund_requested": "r-9 by anna, approved by ben", "create_refused": "NOT_ENOUGH", "erased": "by anna"}
+    for version, (kind, note) in enumerate(notes.items(), 90):
+        await db.execute(insert, order_no, version, kind, note)
+    page = text_of((await (await signed_in(Role.OPERATOR)).get(f"/ops/orders/{order_no}", **CHINESE)).body.decode())
+    for words in (
+        "渠道拒绝：卖家余额不足（ACQ.SELLER_BALANCE_NOT_ENOUGH）",
+        "已决定退款：r-9，操作人：anna，复核人：ben",
+        "拒绝创建支付单：余额不足（NOT_ENOUGH）",
+    ):
+        assert words in page, words
+    english = text_of((await (await signed_in(Role.OPERATOR)).get(f"/ops/orders/{order_no}")).body.decode())
+    assert "refused: ACQ.SELLER_BALANCE_NOT_ENOUGH" in english
+
+
+def test_every_field_of_evidence_has_a_name() -> None:
+    fields = {field.encode_name for kind in get_args(Evidence) for field in structs.fields(kind)} | {"kind"}
+    for lang, language in LANGUAGES.items():
+        assert [field for field in sorted(fields) if f"evidence.{field}" not in language.texts] == [], lang
+
+
+async def test_subjects_of_alerts_are_words(signed_in: SignedIn, filled: dict[str, list[Any]]) -> None:
+    page = (await (await signed_in(Role.VIEWER)).get("/ops/alerts", **CHINESE)).body.decode()
+    links = set(re.findall(r'<a href="/ops/[^"]+"><bdi>([^<]+)</bdi></a>', page))
+    assert filled
+    assert links >= {"事项 1", "有争议", "main，查单"}
+    assert not [each for each in links if "disputed" in each or "query" in each]
 
 
 async def test_a_text_of_an_earlier_release_is_shown_as_english(

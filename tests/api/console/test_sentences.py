@@ -15,6 +15,7 @@ import api.http.errors
 import core.errors
 from api.console.catalogue import CATALOGUES, find_translation, read_catalogues
 from channels import statement_formats
+from core import notes
 from core.alerts import BROKEN
 from core.errors import CallerError, ConfigurationError
 from storage.postgres import collisions, inbox
@@ -102,6 +103,8 @@ def all_made() -> list[Made]:
         collisions.DETAIL,
         inbox.DETAIL,
         *RESOLUTIONS,
+        *notes.FORMS,
+        *notes.CODES,
     )
     found = [replace_subject(made) for made in found]
     return [*found, *(Made("listed", text) for text in listed)]

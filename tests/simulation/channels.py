@@ -86,6 +86,7 @@ class Channels:
         self._network = network
         self._api_url = api_url
         self.faults = BookedFaults(book)
+        self.opened: list[Opened] = []
         channels: tuple[ChannelServer, ...] = (Sandbox(), Alipay(), WechatPay(), Stripe(), Paypal())
         self.simulation = simulation = Simulation(
             {channel.name: channel for channel in channels},
@@ -107,7 +108,8 @@ class Channels:
         name = name or channel
         opened = self.simulation.channels[channel].open_account(name, f"{self._api_url}/callbacks/{name}")
         self.simulation.accounts[opened.account.merchant_id] = opened.account
-        return Opened(name, channel, self.simulation.urls[channel], opened.credentials)
+        self.opened.append(Opened(name, channel, self.simulation.urls[channel], opened.credentials))
+        return self.opened[-1]
 
     def set_faults(self, profile: FaultProfile) -> None:
         self.faults.profile = profile

@@ -39,6 +39,10 @@ class Names:
             for text in (number, *aliases):
                 self._by_number[text] = f"{order_no}/{self._counts[order_no]}"
 
+    def numbers(self, order_no: str) -> list[str]:
+        """Return the numbers of an order's payments, and of their callbacks."""
+        return [number for number, name in self._by_number.items() if name.partition("/")[0] == order_no]
+
     def of(self, number: str) -> str:
         return self._by_number.get(number, number)
 

@@ -46,6 +46,7 @@ class Backend:
     def __init__(
         self, network: Network, *, now: Callable[[], datetime], api_url: str, api_key: str, secrets: tuple[str, ...]
     ) -> None:
+        self.api_key = api_key
         self.service = Merchant(secrets=secrets, seed=network.book.seed, now=now)
         self.placed: dict[str, ShopOrder] = {}
         self.refunds: list[Refunded] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -28,6 +28,8 @@ PRODUCT = "product"
 
 HTML_ERROR = b"<!doctype html><html><head><title>502</title></head><body><h1>Bad gateway</h1></body></html>"
 STATUSES = (500, 502, 503, 504)
+CRASH_WITHIN_S = 0.2
+"""Longer than an exchange without faults and what follows it."""
 
 T = TypeVar("T")
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -68,6 +70,8 @@ class Process(Protocol):
     def ended(self) -> asyncio.Future[None]: ...
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]: ...
+
+    def crash(self) -> None: ...
 
 
 class LinkFaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,13 +143,16 @@ class Network:
 
     def __init__(self, book: FaultBook) -> None:
         self.book = book
-        self.calls: Counter[str] = Counter()
-        """Requests by link."""
+        self.sent: defaultdict[str, list[float]] = defaultdict(list)
+        """When requests were sent, by link, in seconds since the world began."""
         self._servers: dict[int, Server] = {}
         self._faults: dict[str, LinkFaults] = {}
         self._faults_by_link: dict[str, LinkFaults] = {}
         self._blackouts: tuple[Blackout, ...] = ()
         self._are_faults_on = True
+        self.crash_share = 0.0
+        """Share of the exchanges of processes in whose middle one of them crashes."""
+
         self._nth: Counter[str] = Counter()
         self._outside: Context = copy_context()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -164,6 +171,7 @@ class Network:
     def end_faults(self) -> None:
         """From now on all goes well."""
         self._are_faults_on = False
+        self.crash_share = 0.0
         self._faults_by_link.clear()
 
     def close(self) -> None:
@@ -186,18 +194,22 @@ class Network:
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
-    async def carry(self, sender: str, port: int, request: Wire, name: str = "") -> Answer:
+    async def carry(
+        self, sender: str, port: int, request: Wire, name: str = "", *, caller: Process | None = None
+    ) -> Answer:
         """Carry a request to the server at a port, and its response back. Raises Lost."""
         server = self._servers.get(port)
         if server is None:
             raise Lost("refused")
         link = f"{sender}>{server.name}"
-        self.calls[link] += 1
+        self.sent[link].append(self.book.elapsed())
         faults, key = self.faults_of(link), self._key(link, request, name)
         await self.blackout(link)
+        if caller is not None:
+            self._may_crash(caller, f"{key} calling")
         if faults is NO_FAULTS:
             await asyncio.sleep(self._delay_s(faults, f"{key} there"))
-            answer = await self._answer(server, request)
+            answer = await self._answer(server, request, key)
             await asyncio.sleep(self._delay_s(faults, f"{key} back"))
             return answer
         return await self._carry_badly(server, request, faults, key)
@@ -214,8 +226,8 @@ class Network:
         if applies(f"{key} html_error", faults.html_error):
             return Answer(200, ((b"content-type", b"text/html; charset=utf-8"),), HTML_ERROR)
         if applies(f"{key} doubled", faults.doubled):
-            self.spawn(self._come_again(server, request, self.book.between(f"{key} again", 0.0, 60.0)))
-        answer = await self._answer(server, request)
+            self.spawn(self._come_again(server, request, key, self.book.between(f"{key} again", 0.0, 60.0)))
+        answer = await self._answer(server, request, key)
         if applies(f"{key} cut_after", faults.cut_after):
             raise Lost("cut")
         if applies(f"{key} failed_after", faults.failed_after):
@@ -248,12 +260,18 @@ class Network:
             self._faults_by_link[link] = known
         return known
 
-    async def _come_again(self, server: Server, request: Wire, after_s: float) -> None:
+    async def _come_again(self, server: Server, request: Wire, key: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
         with suppress(Lost):
-            await self._answer(server, request)
+            await self._answer(server, request, f"{key} again")
 
-    async def _answer(self, server: Server, request: Wire) -> Answer:
+    def _may_crash(self, process: Process, name: str) -> None:
+        """Crash a process within the next moments of an exchange, if the seed wants it: its fault."""
+        if self.book.applies(f"{name} crash", self.crash_share):
+            after_s = self.book.between(f"{name} crash_s", 0.0, CRASH_WITHIN_S)
+            self._outside.copy().run(asyncio.get_running_loop().call_later, after_s, process.crash)
+
+    async def _answer(self, server: Server, request: Wire, key: str) -> Answer:
         """Let the server act on the request. It does so to its end, even if nobody waits any more."""
         gone = asyncio.Event()
         if server.app is not None:
@@ -267,6 +285,7 @@ class Network:
                 serving, ended = process.spawn(_call(process.app, request, gone)), process.ended
             except OSError:
                 raise Lost("refused") from None
+            self._may_crash(process, f"{key} serving")
         try:
             if ended is None:
                 return await asyncio.shield(serving)
@@ -395,11 +414,12 @@ class _Connection(asyncio.Transport):
         self._end(None)
 
     def _on_request(self, request: Wire) -> None:
-        self._carrying = self._network.spawn(self._carry(request))
+        current = getattr(asyncio.get_running_loop(), "current_process", lambda: None)
+        self._carrying = self._network.spawn(self._carry(request, current()))
 
-    async def _carry(self, request: Wire) -> None:
+    async def _carry(self, request: Wire, caller: Process | None) -> None:
         try:
-            answer = await self._network.carry(PRODUCT, self._port, request)
+            answer = await self._network.carry(PRODUCT, self._port, request, caller=caller)
         except Lost:
             self._end(ConnectionResetError())
             return

@@ -50,6 +50,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it denied a payment, or showed one that was not."""
         return (self.was_paid and self.status in WRONG_AFTER_PAYMENT) or (self.status == "paid" and not self.is_paid)
 
+    @property
+    def sentence(self) -> str:
+        truth = "paid" if self.was_paid else "not paid"
+        return f"its page showed {self.status} at {self.at:%d %H:%M:%S}, and it was {truth} at the channel"
+
 
 class Visit(msgspec.Struct, kw_only=True):
     """The record of one shopper. `paid`: numbers of payments that the pay page showed as paid."""

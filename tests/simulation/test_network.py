@@ -190,6 +190,9 @@ class Crashing:
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         return asyncio.get_running_loop().create_task(work)
 
+    def crash(self) -> None:
+        self.ended.set_result(None)
+
 
 def test_crash_of_a_process_cuts_its_exchanges() -> None:
     async def test(bench: Bench) -> None:
@@ -197,7 +200,7 @@ def test_crash_of_a_process_cuts_its_exchanges() -> None:
         bench.network.serve(8000, Server("api", pick=lambda: process))
         client = bench.network.client("merchant")
         url = "http://127.0.0.1:8000/v1/orders"
-        asyncio.get_running_loop().call_later(1.0, process.ended.set_result, None)
+        asyncio.get_running_loop().call_later(1.0, process.crash)
         with pytest.raises(NoResponse):
             await client.exchange("POST", url, headers={}, within_s=30.0, body_bytes_max=100, body=b"{}")
         assert process.has_begun
@@ -222,3 +225,18 @@ def test_draws_depend_on_seed_and_name_alone() -> None:
     first, second = run(faults()), run(faults())
     assert first == second
     assert 2 < len(first) < 18
+
+
+def test_seed_crashes_a_process_in_the_middle_of_an_exchange() -> None:
+    async def test(bench: Bench) -> None:
+        process = Crashing()
+        bench.network.serve(8000, Server("api", pick=lambda: process))
+        bench.network.crash_share = 1.0
+        client = bench.network.client("merchant", "W1-0")
+        url = "http://127.0.0.1:8000/v1/orders"
+        with pytest.raises(NoResponse):
+            await client.exchange("POST", url, headers={}, within_s=30.0, body_bytes_max=100, body=b"{}")
+        assert asyncio.get_running_loop().time() < 1.0
+        assert list(bench.book.happened) == ["merchant>api W1-0 POST #1 serving crash"]
+
+    in_world(test)

@@ -1,0 +1,113 @@
+"""Commands of the simulation: `python -m tests.simulation run | world | shrink`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from tests.simulation import start
+
+_seed = click.option(
+    "--seed", type=int, required=True, envvar="SEED", show_envvar=True, help="Seed of the first world."
+)
+_orders = click.option(
+    "--orders",
+    type=click.IntRange(1, 20_000),
+    default=500,
+    show_default=True,
+    envvar="ORDERS",
+    show_envvar=True,
+    help="Orders of each world.",
+)
+_profile = click.option(
+    "--profile",
+    default="mix",
+    show_default=True,
+    envvar="PROFILE",
+    show_envvar=True,
+    help="Profile of faults; mix: each world has one that its seed chooses.",
+)
+
+
+@click.group()
+def main() -> None:
+    """Live worlds: the real service among simulated channels, merchant, shoppers and faults, in virtual time."""
+
+
+@main.command(epilog="Example: SEED=7 ORDERS=500 WORLDS=4 make simulate")
+@_seed
+@_orders
+@_profile
+@click.option(
+    "--worlds",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    show_default=True,
+    envvar="WORLDS",
+    show_envvar=True,
+    help="Number of worlds; each has the seed of the one before it plus one.",
+)
+@click.option("--jobs", type=click.IntRange(1, 64), default=os.cpu_count() or 1, help="Worlds at a time.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON-lines file of finished worlds: those in it are not lived again.",
+)
+@click.option("--shrink/--no-shrink", default=True, show_default=True, help="Look for the few faults of a violation.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
+def run(
+    *, seed: int, orders: int, profile: str, worlds: int, jobs: int, results: Path | None, shrink: bool, as_json: bool
+) -> None:
+    """Live many worlds, each in a process with a database of its own, and judge them. Exit code 1: a violation."""
+    from tests.simulation import runner
+
+    plan = runner.Plan(seed=seed, orders=orders, profile=profile, worlds=worlds, jobs=jobs)
+    sys.exit(runner.run(plan, results=results, shrinks=shrink, as_json=as_json))
+
+
+@main.command()
+@_seed
+@_orders
+@_profile
+@click.option("--database-url", required=True, help="URL of an empty database of worlds.")
+@click.option(
+    "--only",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with names of faults, one in a line: all others are left out.",
+)
+@click.option("--events", type=click.Path(path_type=Path, dir_okay=False), help="File to which all events are written.")
+@click.option(
+    "--settled-h",
+    type=click.FloatRange(min=0.1),
+    help="Hours after the last fault at which the world is judged; by default two nights pass.",
+)
+def world(
+    *,
+    seed: int,
+    orders: int,
+    profile: str,
+    database_url: str,
+    only: Path | None,
+    events: Path | None,
+    settled_h: float | None,
+) -> None:
+    """Live one world in this process, and print its outcome as JSON."""
+    start.begin(seed)
+    import msgspec
+
+    from tests.simulation import life
+
+    names = None if only is None else only.read_text().splitlines()
+    settled_s = life.SETTLED_S if settled_h is None else settled_h * 3600.0
+    lived = life.Life(seed, orders, life.profile_of(profile, seed), names, settled_s=settled_s)
+    outcome = start.run(lambda: lived.live(database_url, events))
+    sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
+    sys.stdout.flush()
+    os._exit(0)  # what dead processes of the world have left must not run
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.simulation")

@@ -39,7 +39,7 @@ from tests.simulation.shoppers import Shoppers
 from tests.simulation.world import PUBLIC_URL, World, open_world
 
 API_PORT = 8000
-SECONDS_PER_ORDER = 2.0
+SECONDS_PER_ORDER = 0.5
 SPAN_MIN_S = 600.0
 SETTLED_S = 54 * 3600.0
 """The quiet time: two nights' statements are reconciled, and the longest gap of queries has passed many times."""
@@ -78,7 +78,9 @@ class Life:
         began, cpu = REAL_MONOTONIC(), time.process_time()
         notify_secret = "whsec_" + b64encode(token_bytes(32)).decode()
         environ = {"NODROP_MASTER_KEYS": new_master_key("first"), "NOTIFY_SECRETS": notify_secret}
-        async with open_world(self.seed, database_url=database_url, environ=environ, network=self.network, applies=self.book.applies) as world:
+        async with open_world(
+            self.seed, database_url=database_url, environ=environ, network=self.network, applies=self.book.applies
+        ) as world:
             self._fill(world)
             channels, api_key = await self._set_up(world)
             backend = Backend(

@@ -46,7 +46,7 @@ class Part(StrEnum):
 
 
 class Failing(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a part fails, and for how long. `links`: those of `LINKS_CUT` and `LINKS_SILENT`."""
+    """Rate at which a part fails, and the length of each failure. `links`: those of `LINKS_CUT` and `LINKS_SILENT`."""
 
     part: Part
     per_hour: float
@@ -81,7 +81,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     exchange_crash: float = 0.0
     store_cut: float = 0.0
     store_crash: float = 0.0
-    lasts_s: float = 3 * 3600.0
+    lasts_s: float = 5400.0
     apis: int = 1
     workers: int = 1
 
@@ -201,7 +201,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 name="queries_never",
                 channel=msgspec.structs.replace(_USUAL_CHANNEL, affected=(CallKind.QUERY,), answered_5xx=1.0),
                 links=_USUAL_LINKS,
-                lasts_s=6 * 3600.0,
+                lasts_s=3 * 3600.0,
             ),
             Profile(
                 name="one_channel_silent",
@@ -232,7 +232,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 exchange_crash=0.002,
                 store_cut=0.001,
                 store_crash=0.0005,
-                lasts_s=6 * 3600.0,
+                lasts_s=3 * 3600.0,
                 apis=2,
                 workers=2,
             ),

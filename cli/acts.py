@@ -31,8 +31,8 @@ def by_option(command: _F) -> _F:
             raise click.UsageError("--by says who acts: it may not be empty")
         return (typed or machine_user()).strip()
 
-    text = "Who acts: an operator's name, once there is one; without it the user of this machine."
-    return click.option("--by", callback=name, help=text)(command)
+    text = "Who acts: an operator's name, once there is one; without it NODROP_BY, or the user of this machine."
+    return click.option("--by", envvar="NODROP_BY", callback=name, help=text)(command)
 
 
 def reason_option(command: _F) -> _F:

@@ -68,9 +68,11 @@ def with_database(work: Callable[[Database], Awaitable[_T]], *, act: Act | None 
     return asyncio.run(run())
 
 
-def with_resources(work: Callable[[Resources], Awaitable[_T]], *, act: Act | None = None) -> _T:
+def with_resources(
+    work: Callable[[Resources], Awaitable[_T]], *, act: Act | None = None, log_level: str = "warning"
+) -> _T:
     """The result of `work` with the resources of a worker: for commands that call a channel or arm a job. `act` as in
-    `with_database`.
+    `with_database`; `log_level` as in `log_to_stderr`.
     """
     from runtime.resources import open_resources
 
@@ -83,7 +85,7 @@ def with_resources(work: Callable[[Resources], Awaitable[_T]], *, act: Act | Non
             await _write(resources.db, act)
             return await work(resources)
 
-    log_to_stderr()
+    log_to_stderr(log_level)
     return asyncio.run(run())
 
 

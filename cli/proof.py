@@ -65,7 +65,7 @@ def prove(by: str, *, from_stdin: bool) -> None:
         finally:
             passwords.close()
 
-    if not with_resources(check):
+    if not with_resources(check, log_level="error"):  # that it is wrong is said once, in words
         raise Stop("the password or the code is wrong")
 
 

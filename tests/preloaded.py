@@ -27,11 +27,14 @@ from threading import Lock
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from argon2 import PasswordHasher
+
 from demo.embedded import Child
+from runtime import passwords
 from tests import rsa_keys
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("api", "worker", "simulator")
+PACKAGES = ("api", "worker", "simulator", "cli")
 MODULES = (
     # run one of those after they have altered it
     "tests.scenarios.kill_at_step",
@@ -134,6 +137,8 @@ def main() -> None:
         import_module(module)
         del sys.modules[module]  # it runs anew as `__main__`
     import_module("api.application")  # which `python -m api` imports when it starts
+    # Operators sign in with a hash that takes a tenth of a second of CPU on purpose.
+    passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     rsa_keys.install(PRIMES)
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has none of the threads that an import started"  # noqa: PTH208
     gc.collect()

@@ -261,3 +261,23 @@ async def test_an_endpoint_that_is_not_as_somebody_thinks_is_left_as_it_is(harne
     for wrong in ("shop.test", "ftp://shop.test/", "https://a@shop.test/", "https://shop test/"):
         with pytest.raises(InvalidRequest, match=r"^endpoint: "):
             await pause_endpoint(resources, wrong, by="kim", reason="they move")
+
+
+@pytest.mark.parametrize("is_dead_only", [True, False])
+async def test_the_preview_says_what_is_done_however_many_others_stand_before(
+    harness: FlowHarness, monkeypatch: pytest.MonkeyPatch, *, is_dead_only: bool
+) -> None:
+    db = harness.resources.db
+    ids = [await paid_order(harness, "https://shop.test/hook") for _ in range(4)]
+    await db.execute("UPDATE notifications SET dead_at = now(), leased_until = NULL")
+    other = "https://other.test/hook"
+    await db.execute(
+        "UPDATE notifications SET url = $2, dead_at = now() + interval '1 s' WHERE id = $1", ids[-1], other
+    )
+    monkeypatch.setattr(deliveries, "COUNT_MAX", 2)
+    monkeypatch.setattr(deliveries, "_COUNTS", {listed: deliveries._count(listed) for listed in deliveries.Listed})
+    choice = Choice(endpoint=other, since=await find_now(db) - timedelta(hours=1))
+    preview = await preview_resend_many(harness.resources, choice, is_dead_only=is_dead_only)
+    assert (preview.refusal, preview.lines[0].key) == (None, "resend.many")
+    assert preview.lines[0].figures["count"] == 1
+    assert await resend_many(harness.resources, choice, is_dead_only=is_dead_only) == 1

@@ -7,9 +7,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-import sys
 import time
-from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -46,7 +44,7 @@ from storage.postgres.accounts import put_account
 from storage.postgres.database import Database
 from storage.sealing import Sealer
 from tests.scenarios.leaks import leaks
-from tests.servers import ROOT, eventually
+from tests.servers import Process, eventually
 
 UNIT_S = 0.1
 UNANSWERED_S = 0.5
@@ -332,11 +330,10 @@ class Scenario:
 
     async def nodrop(self, *arguments: str) -> tuple[int, str]:
         """Run a command of `nodrop`; return its exit code and its output."""
-        argv = (sys.executable, "-m", "cli", *arguments)
-        environ = self.stack.environ
-        process = await asyncio.create_subprocess_exec(*argv, cwd=ROOT, env=environ, stdout=PIPE, stderr=STDOUT)
-        out, _ = await process.communicate()
-        return process.returncode or 0, out.decode()
+        log = self.stack.directory / f"nodrop-{uuid4().hex}.log"
+        process = Process("cli", *arguments, env=self.stack.environ, log=log)
+        process.start()
+        return await process.wait(), process.output()
 
     async def make_due(self, *orders: AnOrder, ago_s: float = 0.0, attempt: int | None = None) -> None:
         """Make the queries of these orders due since `ago_s`; jobs that are armed in Redis become outdated."""

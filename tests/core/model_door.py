@@ -156,7 +156,10 @@ class Door:
             assert refund.status is RefundStatus.REQUESTED
             assert (payment.status, payment.origin) == (PaymentStatus.PAID, Origin.OURS)
         else:
-            assert refund.status in REFUND_MOVES[existing.status]
+            is_numbered = existing.channel_refund_no is None and refund.channel_refund_no is not None
+            is_move = refund.status in REFUND_MOVES[existing.status]
+            assert is_move or (is_numbered and refund.status is existing.status)
+            assert existing.channel_refund_no in (None, refund.channel_refund_no)
             assert (refund.key, refund.amount, refund.currency) == (existing.key, existing.amount, existing.currency)
         self.refunds[refund.refund_no] = refund
         live = [row for row in self.refunds.values() if row.key == refund.key and row.status is not RefundStatus.FAILED]

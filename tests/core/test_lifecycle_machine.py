@@ -229,12 +229,15 @@ class OneOrder(RuleBasedStateMachine):
 
     @rule(index=payment_indexes)
     def refund_notice_names_a_refund(self, index: int) -> None:
-        """The query that follows it also gets the sum of that refund, where the channel tells no total."""
+        """The query that follows it also gets the channel's numbers, and the sum where the channel tells no total."""
         key = self._payment_key(index)
         evidence = None if key is None else self._true_evidence(key)
         if key is not None and isinstance(evidence, Refunded) and evidence.refunded_amount is None:
             outside = self.ledger.amount_refunded_outside(key)
             evidence = replace(evidence, refunds={"console-1": outside} if outside else {})
+        if key is not None and isinstance(evidence, Refunded):
+            numbers = {refund_no: _number_there(refund_no) for refund_no in self.ledger.refunds}
+            evidence = replace(evidence, refund_numbers=numbers)
             self._commit_evidence(key, evidence, Source.CALLBACK)
 
     # -- refunds -------------------------------------------------------------------------------------------------------
@@ -255,15 +258,16 @@ class OneOrder(RuleBasedStateMachine):
         answer=st.sampled_from(["received", "lost", "lost before it arrived"]),
         succeeds=st.booleans(),
         settles=st.booleans(),
+        has_number=st.booleans(),
     )
-    def refund_job_runs(self, index: int, answer: str, succeeds: bool, settles: bool) -> None:
-        """Any worker may run the job again, also when the refund is definite."""
+    def refund_job_runs(self, index: int, answer: str, succeeds: bool, settles: bool, has_number: bool) -> None:
+        """Any worker may run the job again, also when the refund is definite. An answer may have no number."""
         refund = list(self.door.refunds.values())[index % len(self.door.refunds)]
         refund_state = None
         if answer != "lost before it arrived":
             refund_state = self._request_refund(refund, succeeds=succeeds, settles=settles)
         if answer == "received":
-            self._commit_refund_state(refund, refund_state)
+            self._commit_refund_state(refund, refund_state, _number_there(refund.refund_no) if has_number else None)
         else:
             unclear = partial(
                 on_refund, refund_no=refund.refund_no, refund_status=None, rules=self.rules_, note="timeout"
@@ -425,6 +429,7 @@ class OneOrder(RuleBasedStateMachine):
         keys = [refund.request_key for refund in self.door.refunds.values() if refund.request_key]
         assert len(keys) == len(set(keys))
         for refund in self.door.refunds.values():
+            assert refund.channel_refund_no in (None, _number_there(refund.refund_no))
             by_operator = refund.reason is RefundReason.OPERATOR
             assert refund.key != self._order.paid_by or by_operator or refund.status is RefundStatus.FAILED
             there = self.ledger.refunds.get(refund.refund_no)
@@ -482,7 +487,8 @@ class OneOrder(RuleBasedStateMachine):
         for refund in list(self.door.refunds.values()):
             if not refund.status.is_final:
                 event(f"refund: {refund.reason}")
-                self._commit_refund_state(refund, self._request_refund(refund, succeeds=self.refundable, settles=True))
+                refund_state = self._request_refund(refund, succeeds=self.refundable, settles=True)
+                self._commit_refund_state(refund, refund_state, None)
 
     def _request_refund(self, refund: Refund, *, succeeds: bool, settles: bool) -> RefundStatus:
         """As `flows.refund`: a refund that the channel refuses and does not know has failed."""
@@ -492,9 +498,9 @@ class OneOrder(RuleBasedStateMachine):
         refund_there = self.ledger.refunds.get(refund.refund_no)
         return RefundStatus.FAILED if response is None or refund_there is None else refund_there.status
 
-    def _commit_refund_state(self, refund: Refund, refund_state: RefundStatus | None) -> None:
+    def _commit_refund_state(self, refund: Refund, refund_state: RefundStatus | None, number: str | None) -> None:
         decide = partial(on_refund, refund_no=refund.refund_no, refund_status=refund_state, rules=self.rules_)
-        self._commit(lambda state, _: decide(_existing(state)))
+        self._commit(lambda state, _: decide(_existing(state), channel_refund_no=number))
 
     def _goes_back(self, key: PaymentKey) -> bool:
         return any(row.key == key and row.status is not RefundStatus.FAILED for row in self.door.refunds.values())
@@ -681,6 +687,11 @@ class OneOrder(RuleBasedStateMachine):
             if is_own and evidence.channel_transaction_id != OTHER_TRANSACTION:
                 self.confirmed.add(key)
         return decision
+
+
+def _number_there(refund_no: str) -> str:
+    """The channel's own number of a refund."""
+    return f"there-{refund_no}"
 
 
 def _existing(state: OrderState | None) -> OrderState:

@@ -31,6 +31,8 @@ from storage.postgres.notifications import Outgoing
 from storage.postgres.orders import find_now
 
 INTERVAL_S = 5.0
+"""Time between two turns of sending, unless `ALERT_INTERVAL_S` is shorter."""
+
 BATCH = 50
 
 FAILURES_MAX = 3
@@ -93,7 +95,7 @@ def message_duty(resources: Resources, sender: AlertSender) -> Duty:
     async def run() -> bool:
         return await send_due(resources, sender)
 
-    return Duty("alert_messages", INTERVAL_S, run)
+    return Duty("alert_messages", min(INTERVAL_S, resources.settings.alert_interval_s), run)
 
 
 async def send_without_workers(resources: Resources, sender: AlertSender) -> object:

@@ -19,7 +19,7 @@ from core.errors import ConfigurationError, InvalidRequest
 from core.order import CaseReason
 from core.settings import Settings
 from flows.alert import alert_duty, look, look_without_workers
-from flows.alert_messages import AlertSender, queue_test, send_due, send_without_workers
+from flows.alert_messages import AlertSender, message_duty, queue_test, send_due, send_without_workers
 from flows.duties import do_if_due
 from flows.take_over import STILL_BEATS, Beats, beat_once
 from nodrop_client import NotificationForged, NotificationUnreadable, verify
@@ -284,6 +284,12 @@ async def test_a_worker_looks_and_sends_only_with_an_address(harness: FlowHarnes
         assert await send_without_workers(resources, sender) is NOT_DUE
     async with alert_receiver(harness, OK) as (resources, sender, _):
         assert [loop.name for loop in alert_loops(resources, sender)] == ["alerts", "alert_messages"]
+
+
+async def test_what_is_to_be_told_is_sent_as_often_as_a_worker_looks(harness: FlowHarness) -> None:
+    async with alert_receiver(harness, OK) as (resources, sender, _):
+        assert message_duty(resources, sender).interval_s == 5.0
+        assert message_duty(with_settings(resources, alert_interval_s=0.5), sender).interval_s == 0.5
 
 
 # -- sent --------------------------------------------------------------------------------------------------------------

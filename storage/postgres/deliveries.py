@@ -162,10 +162,10 @@ def _count(listed: Listed) -> str:
 SELECT {ENDPOINT} AS endpoint, count(*) AS count, min(created_at) AS oldest_at, max(created_at) AS newest_at,
        bool_or({IS_PAUSED}) AS is_paused
   FROM (SELECT * FROM notifications
-         WHERE {index.rows} AND {index.key} >= coalesce($1::timestamptz, '-infinity')
+         WHERE {index.rows} AND {index.key} >= coalesce($1::timestamptz, '-infinity') AND {index.only}
+           AND ($2::text IS NULL OR {ENDPOINT} = $2) AND created_at >= coalesce($3::timestamptz, '-infinity')
+           AND body <> '' AND {FREE} AND (delivered_at IS NOT NULL OR superseded_at IS NULL)
          ORDER BY {index.key} LIMIT {COUNT_MAX}) AS read
- WHERE {index.only} AND ($2::text IS NULL OR {ENDPOINT} = $2) AND created_at >= coalesce($3::timestamptz, '-infinity')
-   AND body <> '' AND {FREE} AND (delivered_at IS NOT NULL OR superseded_at IS NULL)
  GROUP BY 1
  ORDER BY count(*) DESC
  LIMIT {ENDPOINTS_MAX}"""
@@ -229,7 +229,9 @@ async def list_notifications(
 
 
 async def count_chosen(db: Database, choice: Choice) -> list[Chosen]:
-    """Counts of those in a choice that can be sent again, by endpoint, of the first `COUNT_MAX` in its list."""
+    """Counts of those in a choice that can be sent again, by endpoint: of the first `COUNT_MAX` of them, however many
+    others stand before them in the list, as sending them again walks past those too.
+    """
     bound = None if _INDEXES[choice.listed].is_ascending else choice.since
     rows = await db.fetch(_COUNTS[choice.listed], bound, choice.endpoint, choice.since)
     return [Chosen(**dict(row)) for row in rows]

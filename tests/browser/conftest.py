@@ -26,6 +26,7 @@ from runtime.resources import Resources, open_resources
 from storage.postgres.api_keys import create_api_key
 from tests.api.conftest import Channel, environment, open_channel, put_main_account, settings
 from tests.api.console.conftest import open_session
+from tests.browser.firefox import PROGRAM, Firefox, open_firefox
 from tests.browser.shops import DESK, LIMIT_MS, STILL
 from tests.servers import Process, eventually
 
@@ -141,6 +142,19 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS, timeout=LIMIT_MS)
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def started_firefox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Firefox]:
+    async with open_firefox(PROGRAM, tmp_path_factory.mktemp("firefox")) as firefox:
+        yield firefox
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def firefox(started_firefox: Firefox) -> AsyncIterator[Firefox]:
+    """All tests share it: it takes seconds of CPU to start. Each has servers on an origin of its own."""
+    await started_firefox.begin_anew()
+    yield started_firefox
 
 
 @asynccontextmanager

@@ -22,8 +22,11 @@ needs_firefox = pytest.mark.skipif(not PROGRAM, reason="no Firefox here; on Debi
 QUIET = {
     "app.update.enabled": False,
     "browser.aboutwelcome.enabled": False,
+    "browser.newtab.preload": False,
+    "browser.newtabpage.enabled": False,
     "browser.shell.checkDefaultBrowser": False,
     "datareporting.policy.dataSubmissionEnabled": False,
+    "extensions.webextensions.remote": False,
     "marionette.port": 0,  # a free one, which it writes into its profile
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
@@ -123,9 +126,10 @@ class Firefox:
         await self.run_inside(_SET, name, value)
 
     async def begin_anew(self) -> None:
-        """Be online, block nothing, and have one tab, an empty one."""
+        """Be online, block nothing, have no cookies, and have one tab, an empty one."""
         await self.set_offline(False)
         await self.set(_BLOCKED, None)
+        await self.run_inside("Services.cookies.removeAll();")
         handles = (await self.call("WebDriver:GetWindowHandles"))["value"]
         fresh = (await self.call("WebDriver:NewWindow", type="tab", focus=True))["handle"]
         for handle in handles:

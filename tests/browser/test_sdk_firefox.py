@@ -1,14 +1,12 @@
 """The order's page in Debian's Firefox: real background tabs, its own offline, and its own settings."""
 
 import re
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from tests.api.conftest import Channel
-from tests.browser.firefox import PROGRAM, Firefox, needs_firefox, open_firefox
+from tests.browser.firefox import Firefox, needs_firefox
 from tests.browser.test_order_page import number_of, place
 from tests.servers import Process, eventually
 
@@ -19,19 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     needs_firefox,
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def started_firefox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Firefox]:
-    async with open_firefox(PROGRAM, tmp_path_factory.mktemp("firefox")) as firefox:
-        yield firefox
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def firefox(started_firefox: Firefox) -> AsyncIterator[Firefox]:
-    """All tests share it: it takes seconds of CPU to start. Each has an api on an origin of its own."""
-    await started_firefox.begin_anew()
-    yield started_firefox
 
 
 def streams_ended(api: Process) -> int:

@@ -12,7 +12,7 @@ from demo.embedded import free_port
 from demo.shop.pages import HOW
 from demo.stack import Stack
 from demo.up import running_shop, shop_stack
-from tests.browser.firefox import PROGRAM, needs_firefox, open_firefox
+from tests.browser.firefox import Firefox, needs_firefox
 from tests.browser.looks import LEAST, axe_findings, looks, overflow
 from tests.browser.shops import DESK, LIMIT_MS, SMALL, STILL, buying, new_phone, pay, scanned
 
@@ -97,25 +97,24 @@ async def test_a_code_is_scanned_and_paid_on_a_phone_and_the_desk_learns_it_with
 
 
 @needs_firefox
-async def test_the_same_buyer_in_firefox(stack: Stack, shop_url: str, tmp_path: Path) -> None:
-    async with open_firefox(PROGRAM, tmp_path) as firefox:
-        await firefox.open(shop_url)
-        if not await firefox.run("return document.querySelector('[role=switch][aria-checked=true]') !== null"):
-            await firefox.click("[role=switch]")
-        await firefox.reads("Callbacks are lost", "#callbacks")
-        await firefox.click("[name=account][value=sandbox]")
-        await firefox.click("form .main")
-        await firefox.reads("Payment processing")
-        await firefox.click("#pay-link")
-        await firefox.click("button.pay")
-        await firefox.click("#return")
-        await firefox.reads("Paid")
-        await firefox.click("#back a")
-        await firefox.reads("Shipped once", "#shipped")
-        assert WITHOUT_CALLBACK.fullmatch(str(await firefox.run("return document.querySelector('#how').innerText")))
-        await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")
-        price = await firefox.run("return document.querySelector('.amount').innerText")
-        await firefox.reads(str(price), "nodrop-order .nodrop-amount")
+async def test_the_same_buyer_in_firefox(stack: Stack, shop_url: str, firefox: Firefox) -> None:
+    await firefox.open(shop_url)
+    if not await firefox.run("return document.querySelector('[role=switch][aria-checked=true]') !== null"):
+        await firefox.click("[role=switch]")
+    await firefox.reads("Callbacks are lost", "#callbacks")
+    await firefox.click("[name=account][value=sandbox]")
+    await firefox.click("form .main")
+    await firefox.reads("Payment processing")
+    await firefox.click("#pay-link")
+    await firefox.click("button.pay")
+    await firefox.click("#return")
+    await firefox.reads("Paid")
+    await firefox.click("#back a")
+    await firefox.reads("Shipped once", "#shipped")
+    assert WITHOUT_CALLBACK.fullmatch(str(await firefox.run("return document.querySelector('#how').innerText")))
+    await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")
+    price = await firefox.run("return document.querySelector('.amount').innerText")
+    await firefox.reads(str(price), "nodrop-order .nodrop-amount")
 
 
 async def test_with_the_switch_off_the_callback_pays_while_the_buyer_is_at_the_shop(buyer: Page) -> None:

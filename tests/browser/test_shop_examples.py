@@ -13,7 +13,7 @@ from bench.peers.environment import locked_python
 from demo.embedded import free_port
 from demo.service import NO_TLS, ROOT, Service
 from demo.stack import Stack
-from tests.browser.firefox import PROGRAM, needs_firefox, open_firefox
+from tests.browser.firefox import Firefox, needs_firefox
 from tests.browser.shops import DESK, STILL, buying, new_phone, pay, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -93,21 +93,20 @@ async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
 
 
 @needs_firefox
-async def test_the_plain_shop_shows_the_result_in_firefox(plain_shop: str, tmp_path: Path) -> None:
-    async with open_firefox(PROGRAM, tmp_path) as firefox:
-        await firefox.open(plain_shop)
-        await firefox.click("form button")
-        await firefox.reads("not shipped yet", "#goods")
-        await firefox.click("#order-page")
-        await firefox.click("form.way:has([value=sandbox]) button")
-        await firefox.reads("Continue", "#pay-link")
-        await firefox.click("#pay-link")
-        await firefox.click("button.pay")
-        await firefox.click("#return")
-        await firefox.reads("Paid")
-        await firefox.click("#back a")
-        await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")
-        await firefox.reads("¥", "nodrop-order .nodrop-amount")
+async def test_the_plain_shop_shows_the_result_in_firefox(plain_shop: str, firefox: Firefox) -> None:
+    await firefox.open(plain_shop)
+    await firefox.click("form button")
+    await firefox.reads("not shipped yet", "#goods")
+    await firefox.click("#order-page")
+    await firefox.click("form.way:has([value=sandbox]) button")
+    await firefox.reads("Continue", "#pay-link")
+    await firefox.click("#pay-link")
+    await firefox.click("button.pay")
+    await firefox.click("#return")
+    await firefox.reads("Paid")
+    await firefox.click("#back a")
+    await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")
+    await firefox.reads("¥", "nodrop-order .nodrop-amount")
 
 
 @pytest.mark.network

@@ -73,6 +73,8 @@ class WorldLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.network: Connects | None = None
         self.turns = 0
+        self._timers: list[tuple[float, int, Any]] = []
+        self._cancelled = 0
         self._own: Any = self
         """Fields of asyncio's own loop, which its annotations do not know."""
 
@@ -85,16 +87,17 @@ class WorldLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         """One turn: what is ready and due. With nothing ready the next timer is now."""
         own = self._own
-        self._forget_cancelled()
-        ready, scheduled = own._ready, own._scheduled
+        ready, timers = own._ready, self._timers
         if not ready and not own._stopping:
-            if not scheduled:
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)
+            if not timers:
                 raise NothingLeft
-            TIME.seconds = max(TIME.seconds, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= TIME.seconds:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+            TIME.seconds = max(TIME.seconds, timers[0][0])
+        while timers and timers[0][0] <= TIME.seconds:
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False
+            ready.append(timer)
         self.turns += 1
         for _ in range(len(ready)):
             handle = ready.popleft()
@@ -106,17 +109,34 @@ class WorldLoop(asyncio.BaseEventLoop):
                 continue
             handle._run()
 
-    def _forget_cancelled(self) -> None:
-        own = self._own
-        if own._timer_cancelled_count > CANCELLED_MAX and 2 * own._timer_cancelled_count > len(own._scheduled):
-            for handle in own._scheduled:
-                handle._scheduled = not handle._cancelled
-            own._scheduled = [handle for handle in own._scheduled if not handle._cancelled]
-            heapq.heapify(own._scheduled)
-            own._timer_cancelled_count = 0
-        while own._scheduled and own._scheduled[0]._cancelled:
-            own._timer_cancelled_count -= 1
-            heapq.heappop(own._scheduled)._scheduled = False
+    # -- handles. asyncio's own are compared in Python, and look for mistakes that its tests are for.
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
+        handle = asyncio.Handle(callback, args, self, context)
+        self._own._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(TIME.seconds + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Timers of one instant come in the order in which they were set."""
+        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True
+        heapq.heappush(self._timers, (when, next(_numbers), timer))
+        return cast("asyncio.TimerHandle", timer)
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        """Make the heap anew when most of it is cancelled."""
+        self._cancelled += handle._scheduled  # not those that have been due
+        if self._cancelled > CANCELLED_MAX and 2 * self._cancelled > len(self._timers):
+            self._timers[:] = [entry for entry in self._timers if not entry[2]._cancelled]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
     # -- tasks of processes
 

@@ -1,6 +1,7 @@
 """Real servers for every test that asks for them, a database of its own for each, and which tests are unit tests."""
 
 import asyncio
+import faulthandler
 import gc
 import os
 import shutil
@@ -9,11 +10,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from time import monotonic
 from uuid import uuid4
 
 import pytest
 import redis
 import structlog
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import HealthCheck, settings
 
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, temporary_directory
@@ -104,6 +107,36 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 def _refuse_process(_process: object, command: object, *_: object, **__: object) -> None:
     pytest.fail(f"a unit test started a process ({command!r}): mark it `servers`")
+
+
+class Watch:
+    """Shows where a test hangs, even when no signal reaches it: after `HANGS_S`, or up to `OFF_S` sooner.
+
+    pytest's own way starts and ends a thread for each test, and waits for its end: a millisecond on a busy machine.
+    """
+
+    HANGS_S, OFF_S = 330.0, 30.0
+
+    def __init__(self) -> None:
+        self._began_at = -self.OFF_S
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        if monotonic() - self._began_at >= self.OFF_S:
+            self._began_at = monotonic()
+            faulthandler.dump_traceback_later(self.HANGS_S, file=self._output)
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._output = session.config.stash[fault_handler_stderr_fd_key]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("faulthandler"):
+        config.pluginmanager.register(Watch())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from core.account import AccountConfig
 from core.settings import read_settings
 from demo.embedded import EmbeddedPostgres, EmbeddedRedis, free_port
-from demo.service import NO_TLS, NoCookies, Service
+from demo.service import NO_TLS, ROOT, NoCookies, Service
 from simulator.shoppers.shop import Shop
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
@@ -39,7 +39,8 @@ SANDBOX_ONLY: Mapping[str, str] = MappingProxyType({"sandbox": "sandbox"})
 class Stack:
     """All processes of a deployment. `unit_s` is the length of a minute; leases and HTTP deadlines keep theirs.
 
-    `accounts` are names with their channels; the channel makes the keys of both sides when the stack starts.
+    `accounts` are names with their channels; the channel makes the keys of both sides when the stack starts. `checkout`
+    is where the next process of nodrop finds its code.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Stack:
         self.workers: list[Service] = []
         self._worker_count = workers
         self.simulators: list[Service] = []
+        self.checkout = ROOT
 
     @property
     def api_url(self) -> str:
@@ -168,10 +170,16 @@ class Stack:
             )
         return replace(self._opened[name], **config)
 
-    def new_worker(self) -> Service:
+    def new_worker(self, name: str = "") -> Service:
         """Return another worker process, not started."""
-        number = len(self.workers)
-        return self._service(f"worker{number or ''}", "worker")
+        return self._service(name or f"worker{len(self.workers) or ''}", "worker")
+
+    async def replace_apis(self) -> None:
+        """End each web process as a platform does, and start one of the code at `checkout` in its place."""
+        for number, old in enumerate(self.apis):
+            await old.stop()
+            self.apis[number] = self._new_api(number)
+            await self.apis[number].start()
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -183,17 +191,19 @@ class Stack:
         await self._start_services()
 
     async def _start_services(self) -> None:
-        self.apis = [
-            self._service(f"api{number or ''}", "api", health_url=f"{url}/healthz", PORT=url.rpartition(":")[2])
-            for number, url in enumerate(self.api_urls)
-        ]
+        self.apis = [self._new_api(number) for number in range(len(self.api_urls))]
         for _ in range(self._worker_count):
             self.workers.append(self.new_worker())
         await asyncio.gather(*(service.start() for service in (*self.apis, *self.workers)))
 
+    def _new_api(self, number: int) -> Service:
+        url = self.api_urls[number]
+        return self._service(f"api{number or ''}", "api", health_url=f"{url}/healthz", PORT=url.rpartition(":")[2])
+
     def _service(self, name: str, module: str, health_url: str = "", **env: str) -> Service:
         arguments = self._arguments(name, module)
-        return Service(name, *arguments, env=self.environ | env, log=self._log(name), health_url=health_url)
+        environ = self.environ | env
+        return Service(name, *arguments, env=environ, log=self._log(name), health_url=health_url, cwd=self.checkout)
 
     def _arguments(self, _name: str, module: str) -> tuple[str, ...]:
         """Return what follows `python -m` for a process of nodrop."""
@@ -204,12 +214,14 @@ class Stack:
         await migrate(self.database_url)
         database = await self.open_database()
         try:
-            for name, channel in self._channels.items():
-                account = await self.open_account(name, channel, **self._account)
+            for account in await self._open_accounts():
                 await put_account(database, Sealer.from_setting(self.master_key), account)
             _, self.api_key = await create_api_key(database, "demo")
         finally:
             await database.close()
+
+    async def _open_accounts(self) -> list[AccountConfig]:
+        return [await self.open_account(name, channel, **self._account) for name, channel in self._channels.items()]
 
     async def _start_simulators(self) -> None:
         speed = str(60.0 / self._unit_s)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from demo.embedded import free_port, temporary_directory
-from tests.chaos.ground import Disturbance, Ground, open_stack
+from demo.stack import DATABASE, Stack
+from storage.postgres.migrate import migrate
+from tests.chaos.ground import COMMON, ENVIRONMENT, Disturbance, Ground
 from tests.chaos.probes import Callbacks, counted
 from tests.servers import ROOT
 
@@ -19,6 +26,32 @@ NAMED = ROOT / "tests" / "scenarios" / "previous_release"
 MIGRATIONS = "storage/postgres/migrations"
 GIT_S = 60.0
 SENT = 20
+
+
+_PREPARE = """
+import asyncio, os, sys
+import msgspec
+from core.account import AccountConfig
+from core.settings import read_settings
+from storage.postgres.accounts import put_account
+from storage.postgres.api_keys import create_api_key
+from storage.postgres.database import Database
+from storage.postgres.migrate import migrate
+from storage.sealing import Sealer
+
+async def main():
+    settings = read_settings(os.environ)
+    await migrate(settings.database_url)
+    database = Database.from_settings(settings)
+    await database.open()
+    for account in msgspec.json.decode(sys.stdin.buffer.read(), type=list[AccountConfig]):
+        await put_account(database, Sealer.from_setting(settings.nodrop_master_keys), account)
+    print((await create_api_key(database, "demo"))[1])
+    await database.close()
+
+asyncio.run(main())
+"""
+"""Run by the previous release: schema, accounts and a key as it makes them."""
 
 
 def previous_release() -> str:
@@ -61,11 +94,71 @@ def checked_out() -> Iterator[Path]:
         yield place
 
 
+class PreviousStack(Stack):
+    """A system that is all of the previous release at its start: it made the schema, and its processes run."""
+
+    async def _prepare_database(self) -> None:
+        await asyncio.to_thread(self.postgres.create_database, DATABASE)
+        accounts = msgspec.json.encode(await self._open_accounts())
+        command = (sys.executable, "-c", _PREPARE)
+        prepared = await asyncio.create_subprocess_exec(
+            *command, cwd=self.checkout, env=self.environ, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+        key, errors = await prepared.communicate(accounts)
+        if prepared.returncode != 0:
+            raise RuntimeError(f"the previous release did not make its database:\n{errors.decode()[-2000:]}")
+        self.api_key = key.decode().strip()
+
+
+@asynccontextmanager
+async def open_previous_stack(directory: Path, seed: int) -> AsyncIterator[Stack]:
+    """Open the usual system as the previous release has it."""
+    with checked_out() as place:
+        stack = PreviousStack(directory, seed=seed, workers=2, env=ENVIRONMENT, **COMMON)
+        stack.checkout = place
+        async with stack:
+            stack.checkout = ROOT
+            yield stack
+
+
 async def disturb(ground: Ground) -> None:
-    """Run both releases side by side; end ours under load, so that the old one is alone; end the old one, too."""
+    """Release under load: migrate beside the old processes, replace them one by one, then go back to the old ones."""
+    callbacks = Callbacks(ground)
+    await callbacks.prepare(SENT)
+    part_s = ground.seconds / 6
+    await _send(ground, callbacks, "the previous release", part_s)
+    began = time.monotonic()
+    applied = await migrate(ground.stack.database_url)
+    ground.note(f"Migrated beside the previous release: {', '.join(applied) or 'nothing to do'}")
+    ground.measure("migrated in", time.monotonic() - began, "s", len(applied))
+    await _send(ground, callbacks, "the previous release on the new schema", part_s)
+    await _replace_all(ground, callbacks, part_s)
+    await callbacks.check_stored()
+    await callbacks.close()
+    await side_by_side(ground)
+
+
+async def _replace_all(ground: Ground, callbacks: Callbacks, part_s: float) -> None:
+    """Replace the workers one by one, then the web process, which is away for a moment."""
+    stack = ground.stack
+    for number, old in enumerate(stack.workers):
+        new = stack.new_worker(f"new-worker{number}")
+        ground.logs.append(new.log)
+        await new.start()
+        await old.stop(60.0)
+        stack.workers[number] = new
+        ground.note(f"{old.name} is replaced")
+        await _send(ground, callbacks, f"{old.name} replaced", part_s / 2)
+    await stack.replace_apis()
+    ground.note("The web process is replaced")
+    await _send(ground, callbacks, "all is this release", part_s)
+
+
+async def side_by_side(ground: Ground) -> None:
+    """Run processes of the previous release beside ours, end our workers for a while, then end the previous release."""
     for path in edited_migrations():
         ground.report_broken(f"{path} of the previous release was edited or is gone")
-    port = free_port()
+    part_s, port = ground.seconds / 6, free_port()
     url = f"http://127.0.0.1:{port}"
     with checked_out() as place:
         api = ground.new_service(
@@ -76,13 +169,13 @@ async def disturb(ground: Ground) -> None:
         await callbacks.prepare(SENT)
         async with ground.running(api, worker):
             ground.note(f"A web process and a worker of {previous_release()[:12]} beside ours")
-            await _send(ground, callbacks, "side by side", ground.seconds / 3)
+            await _send(ground, callbacks, "side by side", part_s)
             ground.note("Our workers end: the previous release works alone")
             await asyncio.gather(*(each.stop(60.0) for each in ground.stack.workers))
-            await _send(ground, callbacks, "the previous release alone", ground.seconds / 3)
+            await _send(ground, callbacks, "the previous worker alone", part_s)
             await asyncio.gather(*(each.start() for each in ground.stack.workers))
-            ground.note("Our workers are back: side by side again")
-            await _send(ground, callbacks, "side by side again", ground.seconds / 3)
+            ground.note("Our workers are back")
+            await _send(ground, callbacks, "side by side again", part_s)
         ground.note("The previous release has ended")
     await ground.caught_up("after the previous release")
     await callbacks.check_stored()
@@ -93,7 +186,7 @@ async def _send(ground: Ground, callbacks: Callbacks, name: str, seconds: float)
     answers = await callbacks.send_for(seconds, seconds / SENT)
     refused = [answer for answer in answers if answer.status != 200]
     if refused:
-        ground.report_broken(f"{name}: the previous release answered callbacks {counted(refused)}")
+        ground.report_broken(f"{name}: callbacks were answered {counted(refused)}")
     ground.measure_times(f"{name}: acknowledged", [answer.seconds for answer in answers])
 
 
@@ -103,9 +196,9 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 DISTURBANCE = Disturbance(
     "release",
-    "a web process and a worker of the previous release beside ours, then its worker alone",
-    45.0,
+    "a release under load: the previous one, its migration, both side by side, this one, and back to the previous one",
+    60.0,
     disturb,
-    open_stack,
+    open_previous_stack,
     missing=missing,
 )

@@ -90,6 +90,8 @@ async def disturb(
                 await disturbance.disturb(ground)
                 progress.end_bar()
                 progress.write("Quiet: no shopper comes any more, and no fault")
+            progress.end_bar()
+            progress.write("The last shopper has gone")
             await stack.control("PUT", "channel", "/control/faults", {})
             await settle(scenario, ground, 2.0 * expires_s)
             await scenario.aclose()
@@ -135,6 +137,7 @@ async def settle(scenario: Scenario, ground: Ground, rechecked_within_s: float) 
             break
         await asyncio.sleep(0.25)
     ground.progress.end_bar()
+    ground.progress.write("All work is done" if not left else f"{left} rows are still open")
     ground.measure("all work done after", time.monotonic() - began, "s")
 
 

@@ -7,7 +7,7 @@ some of its faults, which is how the few that break something are found.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection
 from hashlib import blake2b
 from typing import NamedTuple
@@ -30,18 +30,20 @@ class Names:
 
     def __init__(self) -> None:
         self._by_number: dict[str, str] = {}
+        self._by_order: defaultdict[str, list[str]] = defaultdict(list)
         self._counts: Counter[str] = Counter()
 
     def learn(self, order_no: str, number: str, *aliases: str) -> None:
         """Call this payment's number `ORDER/1`, `ORDER/2` …, by when its channel first heard of it."""
         if number not in self._by_number:
             self._counts[order_no] += 1
+            self._by_order[order_no] += (number, *aliases)
             for text in (number, *aliases):
                 self._by_number[text] = f"{order_no}/{self._counts[order_no]}"
 
     def numbers(self, order_no: str) -> list[str]:
         """Return the numbers of an order's payments, and of their callbacks."""
-        return [number for number, name in self._by_number.items() if name.partition("/")[0] == order_no]
+        return self._by_order[order_no]
 
     def of(self, number: str) -> str:
         return self._by_number.get(number, number)

@@ -342,7 +342,8 @@ async def _worker_stops(world: World, planned: Planned) -> None:
 async def _clock_jumps(world: World, planned: Planned) -> None:
     process = _one_of(world, "", planned.drawn)
     if process is not None:
-        process.skew_s = (planned.until_s - planned.at_s) * (1 if planned.drawn < 0.5 else -1)
+        is_ahead = 1000 * planned.drawn % 1 < 0.5  # whichever process it is
+        process.skew_s = (planned.until_s - planned.at_s) * (1 if is_ahead else -1)
 
 
 _ACTS: dict[Part, Callable[[World, Planned], Awaitable[None]]] = {

@@ -81,7 +81,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     exchange_crash: float = 0.0
     store_cut: float = 0.0
     store_crash: float = 0.0
-    lasts_s: float = 5400.0
+    lasts_s: float = 2700.0
     apis: int = 1
     workers: int = 1
 
@@ -123,30 +123,30 @@ _HARSH_LINKS = {
 }
 
 _CRASHES = (
-    Failing(part=Part.API_CRASHES, per_hour=6.0),
-    Failing(part=Part.WORKER_CRASHES, per_hour=6.0),
-    Failing(part=Part.WORKER_STOPS, per_hour=1.0),
+    Failing(part=Part.API_CRASHES, per_hour=18.0),
+    Failing(part=Part.WORKER_CRASHES, per_hour=18.0),
+    Failing(part=Part.WORKER_STOPS, per_hour=3.0),
 )
 _POSTGRES = (
-    Failing(part=Part.POSTGRES_REFUSES, per_hour=1.5, seconds=(1.0, 600.0)),
-    Failing(part=Part.POSTGRES_FREEZES, per_hour=1.0, seconds=(1.0, 60.0)),
-    Failing(part=Part.POSTGRES_READ_ONLY, per_hour=0.5, seconds=(5.0, 300.0)),
-    Failing(part=Part.POSTGRES_RESTARTS, per_hour=2.0),
-    Failing(part=Part.POSTGRES_TERMINATES, per_hour=6.0),
+    Failing(part=Part.POSTGRES_REFUSES, per_hour=4.5, seconds=(1.0, 600.0)),
+    Failing(part=Part.POSTGRES_FREEZES, per_hour=3.0, seconds=(1.0, 60.0)),
+    Failing(part=Part.POSTGRES_READ_ONLY, per_hour=1.5, seconds=(5.0, 300.0)),
+    Failing(part=Part.POSTGRES_RESTARTS, per_hour=6.0),
+    Failing(part=Part.POSTGRES_TERMINATES, per_hour=18.0),
 )
 _REDIS = (
-    Failing(part=Part.REDIS_REFUSES, per_hour=1.5, seconds=(1.0, 1200.0)),
-    Failing(part=Part.REDIS_FREEZES, per_hour=1.0, seconds=(1.0, 60.0)),
-    Failing(part=Part.REDIS_READ_ONLY, per_hour=0.5, seconds=(5.0, 600.0)),
-    Failing(part=Part.REDIS_FULL, per_hour=0.5, seconds=(5.0, 600.0)),
-    Failing(part=Part.REDIS_FLUSHED, per_hour=2.0),
-    Failing(part=Part.REDIS_RESTARTS, per_hour=1.0),
+    Failing(part=Part.REDIS_REFUSES, per_hour=4.5, seconds=(1.0, 1200.0)),
+    Failing(part=Part.REDIS_FREEZES, per_hour=3.0, seconds=(1.0, 60.0)),
+    Failing(part=Part.REDIS_READ_ONLY, per_hour=1.5, seconds=(5.0, 600.0)),
+    Failing(part=Part.REDIS_FULL, per_hour=1.5, seconds=(5.0, 600.0)),
+    Failing(part=Part.REDIS_FLUSHED, per_hour=6.0),
+    Failing(part=Part.REDIS_RESTARTS, per_hour=3.0),
 )
 _NETWORK = (
-    Failing(part=Part.LINKS_CUT, per_hour=3.0, seconds=(5.0, 1200.0), links=(*TO_CHANNELS, *CALLBACKS, "product>*")),
-    Failing(part=Part.LINKS_SILENT, per_hour=2.0, seconds=(5.0, 900.0), links=(*TO_CHANNELS, *CALLBACKS, "*>api")),
+    Failing(part=Part.LINKS_CUT, per_hour=9.0, seconds=(5.0, 1200.0), links=(*TO_CHANNELS, *CALLBACKS, "product>*")),
+    Failing(part=Part.LINKS_SILENT, per_hour=6.0, seconds=(5.0, 900.0), links=(*TO_CHANNELS, *CALLBACKS, "*>api")),
 )
-_CLOCKS = (Failing(part=Part.CLOCK_JUMPS, per_hour=1.0, seconds=(60.0, 3600.0)),)
+_CLOCKS = (Failing(part=Part.CLOCK_JUMPS, per_hour=3.0, seconds=(60.0, 3600.0)),)
 
 
 def _seldom(failing: tuple[Failing, ...], factor: float) -> tuple[Failing, ...]:
@@ -162,13 +162,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 name="usual",
                 channel=_USUAL_CHANNEL,
                 links=_USUAL_LINKS,
-                failing=_seldom((*_CRASHES, *_POSTGRES, *_REDIS, *_NETWORK), 0.05),
+                failing=_seldom((*_CRASHES, *_POSTGRES, *_REDIS, *_NETWORK), 0.03),
             ),
             Profile(
                 name="harsh",
                 channel=_HARSH_CHANNEL,
                 links=_HARSH_LINKS,
-                failing=_seldom((*_CRASHES, *_POSTGRES, *_REDIS, *_NETWORK), 0.5),
+                failing=_seldom((*_CRASHES, *_POSTGRES, *_REDIS, *_NETWORK), 0.3),
                 apis=2,
                 workers=2,
             ),
@@ -206,6 +206,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             Profile(
                 name="one_channel_silent",
                 channel=_USUAL_CHANNEL,
+                lasts_s=3 * 3600.0,
                 links=_USUAL_LINKS,
                 failing=(
                     Failing(
@@ -228,11 +229,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 name="everything",
                 channel=_HARSH_CHANNEL,
                 links=_HARSH_LINKS,
-                failing=(*_CRASHES, *_POSTGRES, *_REDIS, *_NETWORK, *_CLOCKS),
+                failing=_seldom((*_CRASHES, *_POSTGRES, *_REDIS, *_NETWORK, *_CLOCKS), 0.5),
                 exchange_crash=0.002,
                 store_cut=0.001,
                 store_crash=0.0005,
-                lasts_s=3 * 3600.0,
                 apis=2,
                 workers=2,
             ),

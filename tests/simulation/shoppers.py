@@ -76,8 +76,6 @@ class Shoppers:
         self._simulation: Simulation = channels.simulation
         self._backend = backend
         self._now = now
-        self.numbers: dict[str, set[str]] = {}
-        """Numbers of the payments of an order that its responses named."""
 
     def start(self, plan: OrderPlan) -> asyncio.Task[None]:
         """Let a shopper come at its time."""
@@ -98,7 +96,6 @@ class Shoppers:
         visit.order = order = await self._backend.place(plan)
         if order is None or plan.way is Way.LEAVES:
             return
-        self._learn(order)
         payment = next((payment for payment in order.payments if payment.pay_url), None)
         if payment is None:
             return
@@ -121,7 +118,6 @@ class Shoppers:
         order = await self._backend.add_payment(plan, plan.second_account)
         if order is None:
             return
-        self._learn(order)
         for second in order.payments[1:]:
             if second.pay_url:
                 await self._pay(visit, browser, second, await self._open(browser, second))
@@ -190,17 +186,13 @@ class Shoppers:
 
     def is_paid(self, order_no: str) -> bool:
         """Return whether any payment of the order has money at its channel, by the ledger."""
-        numbers, now = self.numbers.get(order_no, ()), self._now()
-        simulation = self._simulation
-        return any(
-            payment is not None and payment.status.was_paid
-            for number in numbers
-            for key in simulation.find_keys(number)
-            for payment in (simulation.ledger.find(key, now),)
+        ledger, now = self._simulation.ledger, self._now()
+        payments = (
+            ledger.find(key, now)
+            for number in self._network.book.names.numbers(order_no)
+            for key in self._simulation.find_keys(number)
         )
-
-    def _learn(self, order: ShopOrder) -> None:
-        self.numbers.setdefault(order.order_no, set()).update(payment.out_trade_no for payment in order.payments)
+        return any(payment is not None and payment.status.was_paid for payment in payments)
 
     def _elapsed_s(self) -> float:
         return self._network.book.elapsed()

@@ -52,7 +52,11 @@ class KeptPools:
                 return await pool
             key = str(sorted((name, str(value)) for name, value in arguments.items()))
             kept = self._kept.setdefault(key, [])
-            return _Lent(kept.pop() if kept else await pool, kept)
+            while kept:
+                found = kept.pop()
+                if not found.is_closing():
+                    return _Lent(found, kept)
+            return _Lent(await pool, kept)
 
         with patch.object(asyncpg, "create_pool", create_or_take):
             yield
@@ -78,6 +82,8 @@ class _Lent:
         return self._pool.acquire()
 
     async def close(self) -> None:
+        if self._is_over:
+            return
         self._is_over = True
         await asyncio.gather(*(holder.wait_until_released() for holder in self._pool._holders))
         try:
@@ -86,7 +92,8 @@ class _Lent:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # the test has ended it
             self._pool.terminate()
         else:
-            self._kept.append(self._pool)
+            if not self._pool.is_closing():
+                self._kept.append(self._pool)
 
     def terminate(self) -> None:
         self._is_over = True

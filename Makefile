@@ -43,10 +43,10 @@ quick: setup ## Run all tests but the slow ones, whole processes and the browser
 # A selection that names folders needs the oracles' environments only if it names one of these.
 NEEDS_ORACLES := $(if $(filter tests/%,$(ARGS)),$(filter tests/oracles% tests/fuzz% tests/browser%,$(ARGS)),yes)
 
-# Tests that install other projects from the network are for `.ci/run`. The last -m counts: ARGS="-m network" runs them.
+# Long ones, and those that install other projects from the network, are for `.ci/run`. The last -m counts.
 test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, four files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
-	@echo 'make test: without the tests that install other projects; these are: make test ARGS="-m network"'
-	@$(PYTEST) -m "not network" $(ARGS)
+	@echo 'make test: without long tests, and those that install other projects; these are: ARGS="-m long", ARGS="-m network"'
+	@$(PYTEST) -m "not (long or network)" $(ARGS)
 
 coverage: setup ## Run the quick tests and hold the floors of coverage
 	@$(PYTEST) $(QUICK) --cov --cov-report= $(ARGS)

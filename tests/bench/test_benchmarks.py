@@ -110,6 +110,7 @@ ON_THE_STACK = FIGURES.keys() - {"channels", "door", "usual", "growth", "queue",
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # peers are installed, which takes as long as the network does
 @pytest.mark.skipif(sys.platform != "linux", reason="CPU figures come from /proc")
 @pytest.mark.parametrize(

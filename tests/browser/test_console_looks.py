@@ -155,6 +155,7 @@ async def fill(console: Console) -> dict[str, object]:
     }
 
 
+@pytest.mark.long
 async def test_every_page_is_read_by_everybody_in_every_look(console: Console, account: str) -> None:
     words = await fill(console)
     found: dict[str, object] = {}

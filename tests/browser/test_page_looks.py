@@ -232,6 +232,7 @@ def find(shop: Shop, path: str) -> Response | None:
     return assets.find(name) or shop.find(name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("lang", LANGUAGES)
 async def test_every_phase_fits_every_screen_and_axe_has_no_findings(
@@ -250,6 +251,7 @@ async def test_every_phase_fits_every_screen_and_axe_has_no_findings(
     assert faults == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 async def test_every_phase_can_be_read_in_forced_colours_and_on_paper(
     tabs: Mapping[str, Page], shop: Shop, name: str

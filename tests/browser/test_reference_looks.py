@@ -9,7 +9,7 @@ from tests.browser.conftest import new_context
 from tests.browser.looks import ALL, LEAST, axe_findings, draw, looks, overflow
 from tests.servers import Process
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 
 OF_ONE_KIND = tuple(f"/problems/{slug}" for slug in all_kinds())
 """One template draws them: the first is looked at on every screen and by axe, the others' texts on the smallest."""

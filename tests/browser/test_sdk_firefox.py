@@ -15,6 +15,7 @@ COOKIES = "network.cookie.cookieBehavior"
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
+    pytest.mark.long,
     needs_firefox,
 ]
 

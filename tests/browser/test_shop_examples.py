@@ -83,6 +83,7 @@ async def fastapi_shop(stack: Stack, urls: dict[str, str], tmp_path: Path) -> As
             await shop.stop()
 
 
+@pytest.mark.long
 async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
     stack: Stack, browser: Browser, plain_shop: str
 ) -> None:
@@ -93,6 +94,7 @@ async def test_the_plain_shop_ships_an_order_whose_callback_was_lost(
 
 
 @needs_firefox
+@pytest.mark.long
 async def test_the_plain_shop_shows_the_result_in_firefox(plain_shop: str, firefox: Firefox) -> None:
     await firefox.open(plain_shop)
     await firefox.click("form button")

@@ -14,7 +14,7 @@ from tests.chaos import disk, kill, postgres, release, storm, streams
 from tests.chaos.conftest import EXPIRES_S, SHORT, Shared
 from tests.chaos.run import Outcome, run
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.long]
 
 
 async def test_killed_processes_lose_no_order(shared: Shared) -> None:

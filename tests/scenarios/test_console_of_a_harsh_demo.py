@@ -57,7 +57,7 @@ from tests.servers import eventually
 
 __all__ = ["browser"]
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 
 WORDS = texts.LANGUAGES["en"].texts
 ADMIN, ANN, BEN, VERA = "demo", "ann", "ben", "vera"

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from demo.stack import Stack
 from tests.scenarios.harsh_run import (
     SHOPPERS,
@@ -71,6 +73,7 @@ async def _answer(program: Program, case: Row, choices: Sequence[str]) -> str:
     raise AssertionError(f"no choice fits {case}")
 
 
+@pytest.mark.long
 async def test_every_order_is_told_and_what_is_open_is_ended_over_http(servers_home: Path) -> None:
     async with harsh_stack(servers_home / f"operated-{uuid4().hex}") as (stack, program):
         await shop(stack)

@@ -46,6 +46,7 @@ def live(worlds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Live:
 
 
 @pytest.mark.scenario
+@pytest.mark.long
 def test_rough_world_loses_nothing_and_is_the_same_again(live: Live, tmp_path: Path) -> None:
     files = [tmp_path / "first", tmp_path / "second"]
     first, second = (live(11, 10, "usual", events=file) for file in files)
@@ -58,6 +59,7 @@ def test_rough_world_loses_nothing_and_is_the_same_again(live: Live, tmp_path: P
 
 
 @pytest.mark.scenario
+@pytest.mark.long
 def test_world_whose_faults_are_left_out_is_calm(live: Live) -> None:
     outcome = live(11, 10, "callbacks_never", only=[])
     assert outcome.found == ()

@@ -2,6 +2,8 @@
 
 from difflib import unified_diff
 
+import pytest
+
 from tests.simulation.conftest import PlayScene
 
 
@@ -12,6 +14,7 @@ def test_a_payment_without_callback_is_found_by_the_query_after_a_minute_of_virt
     assert not [line for line in played["events"] if '"level":"error"' in line]
 
 
+@pytest.mark.long
 def test_processes_killed_in_the_middle_of_their_calls_lose_no_order_and_the_same_seed_is_the_same_run(
     play: PlayScene,
 ) -> None:

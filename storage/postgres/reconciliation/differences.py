@@ -120,8 +120,8 @@ SELECT row_no, kind, order_no, out_trade_no, channel_transaction_id, detail, phr
  ORDER BY row_no = 0, row_no, kind, out_trade_no
  LIMIT $2"""
 
-# The newest case that a difference has opened, each by the index of its order (`id + 0`: the primary key would be walked
-# backwards to the first that fits); one without an order only while it is open, by the index of open cases.
+# The newest case that a difference has opened, each by the index of its order (by `id` alone the primary key might be
+# walked backwards to the first that fits); one without an order only while it is open, by the index of open cases.
 _CASES_OF = """
 SELECT n.row_no, n.kind, n.number, c.id, c.resolved_at IS NOT NULL AS is_resolved
   FROM unnest($2::int[], $3::text[], $4::text[], $5::text[]) AS n(row_no, kind, order_no, number)

@@ -1,4 +1,4 @@
-"""Commands of the simulation: `python -m tests.simulation run | world | shrink`."""
+"""Commands of the simulation: `python -m tests.simulation run | bugs | world`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 import click
 
 from tests.simulation import start
+
+PROFILES = (
+    *("mix", "calm", "usual", "harsh", "everything", "postgres", "redis", "network", "crashes", "clocks", "storm"),
+    *("callbacks_never", "queries_never", "one_channel_silent", "merchant_hangs"),
+)
+"""Their names, as `tests.simulation.profiles` has them."""
 
 _seed = click.option(
     "--seed", type=int, required=True, envvar="SEED", show_envvar=True, help="Seed of the first world."
@@ -22,8 +28,18 @@ _orders = click.option(
     show_envvar=True,
     help="Orders of each world.",
 )
+
+
+def _known(_: click.Context, __: click.Parameter, name: str) -> str:
+    """Check the name of a profile, which the product must not be imported for."""
+    if name not in PROFILES:
+        raise click.BadParameter(f"one of: {', '.join(PROFILES)}")
+    return name
+
+
 _profile = click.option(
     "--profile",
+    callback=_known,
     default="mix",
     show_default=True,
     envvar="PROFILE",
@@ -66,6 +82,24 @@ def run(
 
     plan = runner.Plan(seed=seed, orders=orders, profile=profile, worlds=worlds, jobs=jobs)
     sys.exit(runner.run(plan, results=results, shrinks=shrink, as_json=as_json))
+
+
+@main.command()
+@_seed
+@click.option("--orders", type=click.IntRange(1, 20_000), default=300, show_default=True, help="Orders of each world.")
+@click.option("--worlds", type=click.IntRange(1, 1_000), default=4, show_default=True, help="Worlds for each bug.")
+@click.option("--bug", "names", multiple=True, help="Name of a bug; by default all. May be repeated.")
+def bugs(*, seed: int, orders: int, worlds: int, names: tuple[str, ...]) -> None:
+    """Put known bugs into copies of the product, and see which worlds find them. Exit code 1: one was not found."""
+    from tests.simulation.bugs import BUGS, hunt, lines
+
+    hunts = []
+    for bug in BUGS:
+        if not names or bug.name in names:
+            hunts.append(hunt(bug, seed=seed, worlds=worlds, orders=orders, jobs=1))
+            click.echo(lines(hunts)[-1], err=True)
+    click.echo("\n".join(lines(hunts)))
+    sys.exit(0 if all(each.seed is not None for each in hunts) else 1)
 
 
 @main.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import quantiles
 from typing import Any
 
@@ -31,6 +31,9 @@ AHEAD_S = 86_400.0 + 300.0
 LEASE_S = 20.0
 RATE_PER_S = 50
 """I8: calls a second that an account is allowed, which is the default of its configuration."""
+
+CLOCKS = timedelta(seconds=1)
+"""All clocks of a world are one, up to what texts of times leave out."""
 
 DEFINITE_AFTER_S = 6 * 3600.0
 """An order is paid or closed so long after its end, with the longest gap of its queries between them."""
@@ -86,7 +89,9 @@ async def judge(db: Rows, evidence: Evidence) -> tuple[list[Found], list[Recover
     found += bounded_load(evidence.calls)
     found += pages_agree(evidence, books)
     found += secrets_stay(evidence.log, evidence.secrets)
-    return found, recovered(evidence.ledger, await _read(db, _PAID))
+    paid = await _read(db, _PAID)
+    found += money_came_first(evidence, books, paid)
+    return found, recovered(evidence.ledger, paid)
 
 
 def not_definite(order_nos: Iterable[str]) -> Iterator[Found]:
@@ -103,6 +108,27 @@ def bounded_load(calls: Mapping[str, Sequence[float]]) -> Iterator[Found]:
         if most > RATE_PER_S:
             sentence = f"{most} calls to {channel} within one second, {RATE_PER_S} allowed"
             yield Found(invariant="I8 bounded load", order_no="", sentence=sentence)
+
+
+def money_came_first(evidence: Evidence, books: Books, paid: Iterable[Mapping[str, Any]]) -> Iterator[Found]:
+    """Check that nothing became paid here, and no merchant was notified, before the channel had the money."""
+    there = {
+        payment.out_trade_no: payment.paid_at for payment in evidence.ledger.payments if payment.paid_at is not None
+    }
+    orders = {row.out_trade_no: row.order_no for row in books.payments}
+    first: dict[str, datetime] = {}
+    for number, paid_at in there.items():
+        order_no = orders.get(number, "")
+        first[order_no] = min(paid_at, first.get(order_no, paid_at))
+    for row in paid:
+        money_at = there.get(row["out_trade_no"])
+        if money_at is not None and datetime.fromisoformat(row["at"]) < money_at - CLOCKS:
+            sentence = f"{row['out_trade_no']} became paid here before the channel had the money"
+            yield Found(invariant="I2 no false paid", order_no=orders.get(row["out_trade_no"], ""), sentence=sentence)
+    for effect in evidence.effects.effects:
+        if effect.order_no in first and effect.at < first[effect.order_no] - CLOCKS:
+            sentence = "the merchant was notified before the channel had the money"
+            yield Found(invariant="I2 no false paid", order_no=effect.order_no, sentence=sentence)
 
 
 def pages_agree(evidence: Evidence, books: Books) -> Iterator[Found]:

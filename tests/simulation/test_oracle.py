@@ -122,6 +122,15 @@ async def test_order_that_never_ends_is_stuck() -> None:
     assert [(each.invariant, each.order_no) for each in found] == [("I7 no stuck work", "W1-0")]
 
 
+async def test_paid_before_the_money_came_is_false() -> None:
+    rows = Rows()
+    rows.paid[0]["at"] = (PAID_AT - timedelta(seconds=30)).isoformat()
+    early = Effect(order_no="W1-0", webhook_id="m", version=2, amount=100, currency="CNY", late=False, at=PAID_AT)
+    early = replace(early, at=PAID_AT - timedelta(seconds=29))
+    found, _ = await judge(rows, evidence(effects=Effects(effects=(early,))))
+    assert [each.invariant for each in found] == ["I2 no false paid"] * 2
+
+
 async def test_lost_and_false_orders_are_counted() -> None:
     made = evidence(**ledger(payment(), payment(out_trade_no="01bb", transaction_id="t2")))
     found, ways = await judge(Rows(), made)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.simulation import __main__ as command
 from tests.simulation.faults import FaultBook
 from tests.simulation.profiles import PROFILES, Part, blackouts, profile_of, schedule
 from tests.simulation.shrinking import shrink
@@ -45,6 +46,10 @@ def test_schedule_depends_on_the_seed_alone_and_ends(name: str) -> None:
     assert len({each.name for each in first}) == len(first)
     outages = blackouts(profile, first, 40_000.0)
     assert len(outages) == sum(each.part in (Part.LINKS_CUT, Part.LINKS_SILENT) for each in first)
+
+
+def test_command_knows_every_profile() -> None:
+    assert set(command.PROFILES) == {"mix", *PROFILES}
 
 
 def test_mix_has_every_profile() -> None:

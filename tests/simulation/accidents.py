@@ -39,11 +39,11 @@ class Accidents:
         self._applies = applies
         self._rest = rest
 
-    def draw(self, process: Process) -> Accident | None:
+    def draw(self, process: Process, name_of: Callable[[], str]) -> Accident | None:
         """The accident of the next call of this process."""
         if not self.cut_share and not self.crash_share:
             return None
-        name = f"{self._store} {process.label} #{process.next_call()}"
+        name = f"{self._store} {process.label} #{process.next_call()} {name_of()}"
         shares = {
             Accident.CUT_BEFORE: self.cut_share,
             Accident.CUT_AFTER: self.cut_share,

@@ -22,6 +22,7 @@ import asyncpg
 from demo.embedded import EmbeddedPostgres
 from storage.postgres.migrate import migrate
 from tests.simulation.accidents import Accident, Accidents
+from tests.simulation.calls import name_of_statement
 from tests.simulation.clock import FIRST_S, TIME
 from tests.simulation.events import Events
 from tests.simulation.loop import RealLoop
@@ -405,7 +406,7 @@ class Connection:
         process = loop_of_world().current_process()
         if process is None:  # nothing happens to who looks from outside
             return server.run(method, *args)
-        accident = server.accidents.draw(process)
+        accident = server.accidents.draw(process, lambda: name_of_statement(args[0]))
         async with asyncio.timeout(timeout_s):
             try:
                 await asyncio.sleep(server.travel_s())

@@ -31,6 +31,7 @@ from storage.redis import connection as connection_module
 from storage.redis.address import RedisAddress
 from storage.redis.connection import ACQUIRE_TIMEOUT_S
 from tests.simulation.accidents import Accident, Accidents
+from tests.simulation.calls import name_of_commands
 from tests.simulation.events import Events
 from tests.simulation.processes import loop_of_world
 from tests.simulation.rest import Rest
@@ -250,7 +251,7 @@ class Connection(FakeAsyncRedisConnection):
         socket = self._sock
         data = command if isinstance(command, bytes) else b"".join(command)
         process = loop_of_world().current_process()
-        accident = None if process is None else self._simulated.accidents.draw(process)
+        accident = None if process is None else self._simulated.accidents.draw(process, lambda: name_of_commands(data))
         try:
             await asyncio.sleep(self._simulated.travel_s())
             if process is not None and accident in (Accident.CUT_BEFORE, Accident.CRASH_BEFORE):

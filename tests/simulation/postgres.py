@@ -316,7 +316,7 @@ class Pool:
         self._server = server
         self._max_size = max_size
         self._idle: list[Connection] = []
-        self._all: set[Connection] = set()
+        self._all: dict[Connection, None] = {}  # in their order: that of a set is by address
         self._is_closing = False
 
     def get_size(self) -> int:
@@ -336,23 +336,25 @@ class Pool:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-            self._all.discard(connection)
+            self._all.pop(connection, None)
         if loop_of_world().current_process() is not None:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await asyncio.sleep(self._server.travel_s())
                 await self._server.answer()
         connection = Connection(self._server)
-        self._all.add(connection)
+        self._all[connection] = None
         return connection
 
     async def release(self, connection: Connection, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        if connection.is_closed() or self._is_closing:
-            self._all.discard(connection)
+        if connection.is_closed() or connection.is_expired or self._is_closing:
+            self._all.pop(connection, None)
         else:
             self._idle.append(connection)
 
     async def expire_connections(self) -> None:
-        """Let every connection be opened anew: what is idle is closed."""
+        """Let every connection be opened anew before its next use."""
+        for connection in self._all:
+            connection.is_expired = True
         for connection in self._idle:
             connection.cut()
 
@@ -374,6 +376,7 @@ class Connection:
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
+        self.is_expired = False
         self._cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def is_closed(self) -> bool:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from contextvars import Context
 from enum import StrEnum
 from hashlib import sha1
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -70,7 +71,7 @@ class Redis:
         self._random = random
         self._events = events
         self._state = State.UP
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in their order: that of a set is by address
         self._kept: list[tuple[AsyncFakeSocket, bytes]] = []
         self.compiled: dict[bytes, Any] = {}
         """Scripts that Lua has compiled, by their texts."""
@@ -159,18 +160,30 @@ class Redis:
             _OWN.run(socket.sendall, data)
 
     def opened(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        self._connections[connection] = None
 
     def closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
+
+_numbers = count()
 
 _OWN = Context()
 """The context of the server: no process, so no wrong clock."""
 
 
 class Socket(AsyncFakeSocket):
-    """fakeredis's end of a connection, with `INFO`, and with the refusals of a server that is read-only or full."""
+    """fakeredis's end of a connection, with `INFO`, and with the refusals of a server that is read-only or full.
+
+    Its number is its hash: subscribers are in a set, and get a message in its order.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._number = next(_numbers)
+        super().__init__(*args, **options)
+
+    def __hash__(self) -> int:
+        return self._number
 
     @command(name="INFO", fixed=(), repeat=(bytes,))
     def info(self, *_sections: bytes) -> bytes:

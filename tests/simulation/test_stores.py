@@ -196,6 +196,26 @@ def test_a_server_that_is_read_only_or_restarted_says_so(url: str) -> None:
     in_world(main)
 
 
+def test_connections_that_are_let_go_are_opened_anew_before_their_next_use(url: str) -> None:
+    async def main() -> None:
+        server, process = new_postgres(url), new_process()
+        async with database_of(server):
+            pool = server.new_pool({}, 4)
+
+            async def use() -> bool:
+                idle, busy = await pool.acquire(), await pool.acquire()
+                await pool.release(idle)
+                await pool.expire_connections()
+                await pool.release(busy)
+                others = [await pool.acquire(), await pool.acquire()]
+                return idle.is_closed() and not {idle, busy} & set(others)
+
+            assert await process.serve(use())
+            assert pool.get_size() == 2
+
+    in_world(main)
+
+
 def test_a_process_has_four_connections(url: str) -> None:
     async def main() -> None:
         server, process = new_postgres(url), new_process()

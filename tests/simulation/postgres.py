@@ -272,10 +272,12 @@ class Postgres:
         """A time of one way to it."""
         return self._random.expovariate(1.0) * self.delay_s
 
+    def forget_dead(self) -> None:
+        """Close the pools of processes that have ended."""
+        self._pools = [pool for pool in self._pools if pool.owner is None or not pool.owner.is_dead]
+
     async def take(self, method: str, args: tuple[Any, ...], process: Process) -> Any:
-        """Do what came over a connection, now or when it answers again. Raises as asyncpg."""
-        if self._state is State.UP:
-            return self.run(method, *args)
+        """Do what came over a connection when it answers again. Raises as asyncpg."""
         if self._state is State.REFUSING:
             raise asyncpg.ConnectionDoesNotExistError(_CUT)
         kept = Kept(method, args, process, asyncio.get_running_loop().create_future())
@@ -314,6 +316,7 @@ class Pool:
 
     def __init__(self, server: Postgres, max_size: int) -> None:
         self._server = server
+        self.owner = loop_of_world().current_process()
         self._max_size = max_size
         self._idle: list[Connection] = []
         self._all: dict[Connection, None] = {}  # in their order: that of a set is by address
@@ -410,22 +413,25 @@ class Connection:
         if process is None:  # nothing happens to who looks from outside
             return server.run(method, *args)
         accident = server.accidents.draw(process, lambda: name_of_statement(args[0]))
-        async with asyncio.timeout(timeout_s):
-            try:
-                await asyncio.sleep(server.travel_s())
-            except asyncio.CancelledError:
-                server.do_if_it_came(method, args)
-                self.cut()
-                raise
-            if accident in (Accident.CUT_BEFORE, Accident.CRASH_BEFORE):
-                await server.accidents.happen(accident, process, self)
-            self._check()
-            result = await server.take(method, args, process)
-            if accident in (Accident.CUT_AFTER, Accident.CRASH_AFTER):
-                await server.accidents.happen(accident, process, self)
+        try:
             await asyncio.sleep(server.travel_s())
-            self._check()
-            return result
+        except asyncio.CancelledError:
+            server.do_if_it_came(method, args)
+            self.cut()
+            raise
+        if accident in (Accident.CUT_BEFORE, Accident.CRASH_BEFORE):
+            await server.accidents.happen(accident, process, self)
+        self._check()
+        if server.state is State.UP:
+            result = server.run(method, *args)
+        else:
+            async with asyncio.timeout(timeout_s):
+                result = await server.take(method, args, process)
+        if accident in (Accident.CUT_AFTER, Accident.CRASH_AFTER):
+            await server.accidents.happen(accident, process, self)
+        await asyncio.sleep(server.travel_s())
+        self._check()
+        return result
 
     def _check(self) -> None:
         if self._cut.done():

@@ -17,9 +17,11 @@ from random import Random
 from typing import Any
 
 from fakeredis import FakeServer
+from fakeredis import _msgs as msgs
 from fakeredis._commands import command
 from fakeredis._helpers import SimpleError
 from fakeredis._socket import AsyncFakeSocket
+from fakeredis._socket._resp import convert_to_resp2
 from fakeredis.aioredis import FakeAsyncRedisConnection, FakeReader, FakeWriter
 from fakeredis.commands_mixins import scripting_mixin
 from fakeredis.commands_mixins.scripting_mixin import LUA_MODULE
@@ -139,6 +141,11 @@ class Redis:
         for connection in list(self._connections):
             connection.cut()
 
+    def forget_dead(self) -> None:
+        """Close the connections of processes that have ended, as their system does."""
+        for connection in [each for each in self._connections if each.owner is not None and each.owner.is_dead]:
+            self.closed(connection)
+
     def travel_s(self) -> float:
         """A time of one way to it."""
         return self._random.expovariate(1.0) * self.delay_s
@@ -156,15 +163,21 @@ class Redis:
             self._kept.append((socket, data))
             return
         self.commands += 1
-        if socket.responses is not None:
-            _OWN.run(socket.sendall, data)
+        if socket.responses is not None:  # not `sendall`: what a killed process has sent before is done, too
+            _OWN.run(socket._parser.send, data)
 
     def opened(self, connection: Connection) -> None:
         self._connections[connection] = None
 
     def closed(self, connection: Connection) -> None:
+        """Its socket is gone: a subscriber that stayed would be sent every message."""
+        if connection._sock is not None:
+            with self.fake.lock:
+                connection._sock.kill()
         self._connections.pop(connection, None)
 
+
+RESP = 2
 
 _numbers = count()
 
@@ -218,7 +231,27 @@ class Socket(AsyncFakeSocket):
         refusal = simulated.refusal_of(sig.name)
         if refusal is not None:
             raise SimpleError(refusal)
-        return super()._run_command(func, sig, args, from_script)
+        if self._pubsub or self._resp_version != RESP or (from_script and msgs.FLAG_NO_SCRIPT in sig.flags):
+            return super()._run_command(func, sig, args, from_script)
+        return self._run_plainly(func, sig, args)
+
+    def _run_plainly(self, func: Any, sig: Any, args: Any) -> Any:
+        """As fakeredis, without messages about keys and without looking at the types of its own results."""
+        items: list[Any] = []
+        self._subkey_events = []
+        try:
+            applied = sig.apply(args, self._db, self.version)
+            if len(applied) == 1:
+                return applied[0]
+            values, items = applied
+            result = func(*values)
+            if msgs.FLAG_SKIP_CONVERT_TO_RESP2 not in sig.flags:
+                result = convert_to_resp2(result, self.server_type)
+        except SimpleError as error:
+            result = error
+        for item in items:
+            item.writeback(remove_empty_val=msgs.FLAG_LEAVE_EMPTY_VAL not in sig.flags)
+        return result
 
 
 class Connection(FakeAsyncRedisConnection):
@@ -226,6 +259,7 @@ class Connection(FakeAsyncRedisConnection):
 
     def __init__(self, *, simulated: Redis, **options: Any) -> None:
         self._simulated = simulated
+        self.owner = loop_of_world().current_process()
         self._is_cut = False
         self._is_answered = True
         super().__init__(server=simulated.fake, **options)

@@ -344,3 +344,30 @@ def test_a_listener_hears_of_messages_and_of_the_end_of_its_connection() -> None
             process.crash()
 
     in_world(main)
+
+
+def test_a_subscriber_that_has_left_or_was_killed_gets_nothing() -> None:
+    async def main() -> None:
+        server, process = new_redis(), new_process()
+        async with client_of(server) as client:
+
+            async def listen() -> None:
+                async with client.pubsub() as pubsub:
+                    await pubsub.subscribe("news")
+                    while True:
+                        await pubsub.get_message(timeout=3600.0)
+
+            task = process.spawn(listen())
+            await asyncio.sleep(1.0)
+            assert await client.publish("news", "one") == 1
+            task.cancel()
+            await asyncio.sleep(1.0)
+            assert await client.publish("news", "two") == 0
+            process.spawn(listen())
+            await asyncio.sleep(1.0)
+            assert await client.publish("news", "three") == 1
+            process.crash()
+            server.forget_dead()
+            assert await client.publish("news", "four") == 0
+
+    in_world(main)

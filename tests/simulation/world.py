@@ -83,13 +83,19 @@ class World:
         process.skew_s = skew_s
         self.processes[name] = process
         self.rest.trouble()
-        process.ended.add_done_callback(lambda _: self.rest.trouble())
+        process.ended.add_done_callback(lambda _: self._clear_up())
         process.begin()
         up: asyncio.Future[Any] = asyncio.ensure_future(process.up.wait())
         waited_for: set[asyncio.Future[Any]] = {up, process.ended}
         await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
         up.cancel()
         return process
+
+    def _clear_up(self) -> None:
+        """A process has ended."""
+        self.rest.trouble()
+        self.redis.forget_dead()
+        self.postgres.forget_dead()
 
 
 @asynccontextmanager

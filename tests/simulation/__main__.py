@@ -12,7 +12,7 @@ from tests.simulation import start
 
 PROFILES = (
     *("mix", "calm", "usual", "harsh", "everything", "postgres", "redis", "network", "crashes", "clocks", "storm"),
-    *("callbacks_never", "queries_never", "one_channel_silent", "merchant_hangs"),
+    *("outages", "callbacks_never", "queries_never", "one_channel_silent", "merchant_hangs"),
 )
 """Their names, as `tests.simulation.profiles` has them."""
 
@@ -118,6 +118,7 @@ def bugs(*, seed: int, orders: int, worlds: int, names: tuple[str, ...]) -> None
     type=click.FloatRange(min=0.1),
     help="Hours after the last fault at which the world is judged; by default two nights pass.",
 )
+@click.option("--net", default="nodrop", show_default=True, help="Measures that are there: `tests.simulation.nets`.")
 def world(
     *,
     seed: int,
@@ -127,16 +128,17 @@ def world(
     only: Path | None,
     events: Path | None,
     settled_h: float | None,
+    net: str,
 ) -> None:
     """Live one world in this process, and print its outcome as JSON."""
     start.begin(seed)
     import msgspec
 
-    from tests.simulation import life
+    from tests.simulation import life, nets
 
     names = None if only is None else only.read_text().splitlines()
     settled_s = life.SETTLED_S if settled_h is None else settled_h * 3600.0
-    lived = life.Life(seed, orders, life.profile_of(profile, seed), names, settled_s=settled_s)
+    lived = life.Life(seed, orders, life.profile_of(profile, seed), names, settled_s=settled_s, net=nets.NETS[net])
     outcome = start.run(lambda: lived.live(database_url, events))
     sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
     sys.stdout.flush()

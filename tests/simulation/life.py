@@ -27,6 +27,7 @@ from tests.simulation.channels import PORTS, Channels, Opened
 from tests.simulation.clock import REAL_MONOTONIC, TIME
 from tests.simulation.faults import FaultBook
 from tests.simulation.merchant import Backend
+from tests.simulation.nets import NODROP, Net, switch_off
 from tests.simulation.network import Network, Server
 from tests.simulation.oracle import Evidence
 from tests.simulation.outcome import Outcome
@@ -61,9 +62,11 @@ class Life:
         only: Collection[str] | None,
         *,
         settled_s: float = SETTLED_S,
+        net: Net = NODROP,
     ) -> None:
         self.seed = seed
         self.profile = profile
+        self.net = net
         self.book = FaultBook(seed, only, elapsed=lambda: TIME.seconds)
         self.network = Network(self.book)
         self.span_s = max(SPAN_MIN_S, orders * SECONDS_PER_ORDER)
@@ -76,6 +79,7 @@ class Life:
     async def live(self, database_url: str, events: Path | None = None) -> Outcome:
         """Live it, from the first second to the last. All its events are written to the file `events`."""
         began, cpu = REAL_MONOTONIC(), time.process_time()
+        switch_off(self.net)
         notify_secret = "whsec_" + b64encode(token_bytes(32)).decode()
         environ = {"NODROP_MASTER_KEYS": new_master_key("first"), "NOTIFY_SECRETS": notify_secret}
         async with open_world(
@@ -100,10 +104,12 @@ class Life:
             return Outcome(
                 seed=self.seed,
                 profile=self.profile.name,
+                net=self.net.name,
                 orders=len(self.plans),
                 found=tuple(found),
                 figures=oracle.figures(evidence, found, ways, views=shoppers.views),
                 faults=tuple(self.book.list()) if found else (),
+                after_s=tuple(sorted(round(way.after_s, 2) for way in ways)),
                 digest=world.events.digest,
                 cpu_s=round(time.process_time() - cpu, 2),
                 real_s=round(REAL_MONOTONIC() - began, 2),
@@ -132,7 +138,7 @@ class Life:
         database = await self._database(world)
         sealer = Sealer.from_setting(world.environ["NODROP_MASTER_KEYS"])
         for channel in PORTS:
-            await put_account(database, sealer, _config(channels.open_account(channel)))
+            await put_account(database, sealer, _config(channels.open_account(channel), self.net))
         _, api_key = await create_api_key(database, "merchant")
         await database.close()
         return channels, api_key
@@ -226,9 +232,13 @@ STORIES_MAX = 5
 STORY_LINES_MAX = 200
 
 
-def _config(opened: Opened) -> AccountConfig:
+def _config(opened: Opened, net: Net) -> AccountConfig:
     return AccountConfig(
-        name=opened.name, channel=opened.channel, base_url=opened.base_url, credentials=opened.credentials
+        name=opened.name,
+        channel=opened.channel,
+        base_url=opened.base_url,
+        credentials=opened.credentials,
+        trust_callback=not net.inbox,
     )
 
 

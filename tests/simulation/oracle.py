@@ -185,10 +185,13 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one world. `lost` and `false`: orders with a violation of I1, and of I2."""
+    """Figures of one world. `paid`: payments with money at the channel, `paid_orders`: orders with such a payment.
+    `lost` and `false`: orders with a violation of I1, and of I2.
+    """
 
     orders: int
     paid: int
+    paid_orders: int = 0
     lost: int
     false: int
     by: dict[str, int]
@@ -212,6 +215,7 @@ def figures(evidence: Evidence, found: Sequence[Found], ways: Sequence[Recovered
     return Figures(
         orders=len(evidence.placed),
         paid=sum(payment.status.was_paid for payment in evidence.ledger.payments),
+        paid_orders=len({payment.subject for payment in evidence.ledger.payments if payment.status.was_paid}),
         lost=len(broken["I1"]),
         false=len(broken["I2"]),
         by=dict(sorted(Counter(way.by for way in ways).items())),
@@ -226,13 +230,14 @@ def figures(evidence: Evidence, found: Sequence[Found], ways: Sequence[Recovered
 def _times(seconds: Sequence[float]) -> Times:
     return Times(
         n=len(seconds),
-        p50_s=_quantile(seconds, 50),
-        p99_s=_quantile(seconds, 99),
+        p50_s=quantile(seconds, 50),
+        p99_s=quantile(seconds, 99),
         max_s=round(max(seconds, default=0.0), 2),
     )
 
 
-def _quantile(values: Sequence[float], percent: int) -> float:
+def quantile(values: Sequence[float], percent: int) -> float:
+    """Return the percentile of the values."""
     if len(values) < 2:
         return round(sum(values), 2)
     return round(quantiles(values, n=100, method="inclusive")[percent - 1], 2)

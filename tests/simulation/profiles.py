@@ -186,6 +186,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 apis=2,
                 workers=2,
             ),
+            Profile(
+                name="outages",
+                channel=_USUAL_CHANNEL,
+                links=_USUAL_LINKS,
+                failing=_seldom((*_POSTGRES, *_REDIS, *_NETWORK, *_CRASHES), 0.5),
+            ),
             Profile(name="clocks", channel=_USUAL_CHANNEL, links=_USUAL_LINKS, failing=_CLOCKS, apis=2, workers=2),
             Profile(
                 name="storm",

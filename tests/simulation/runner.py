@@ -32,11 +32,12 @@ CONFIDENCE = 3.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Worlds with the seeds `seed`, `seed` + 1 …, `jobs` of them at a time."""
+    """Worlds with the seeds `seed`, `seed` + 1 …, `jobs` of them at a time, with the measures of `net`."""
 
     seed: int
     orders: int
     profile: str
+    net: str = "nodrop"
     worlds: int
     jobs: int
 
@@ -103,13 +104,15 @@ def run(plan: Plan, *, results: Path | None, shrinks: bool, as_json: bool) -> in
     return 1 if summary.violations else 0
 
 
+_numbers = count(1)
+
+
 class Worlds:
     """Processes of worlds, each with a new database."""
 
     def __init__(self, server: Cluster, plan: Plan) -> None:
         self._server = server
         self._plan = plan
-        self._numbers = count(1)
 
     def live_all(self, seeds: Sequence[int]) -> Iterator[Outcome]:
         """Yield the outcome of each world as it ends. Raises WorldFailed."""
@@ -127,10 +130,10 @@ class Worlds:
 
     def live(self, seed: int, only: Sequence[str] | None = None) -> Outcome:
         """Live one world in a process. Raises WorldFailed."""
-        name = f"world_{next(self._numbers)}"
+        name = f"world_{next(_numbers)}"
         arguments = [
             *("--seed", str(seed), "--orders", str(self._plan.orders), "--profile", self._plan.profile),
-            *("--database-url", self._server.new_database(name)),
+            *("--net", self._plan.net, "--database-url", self._server.new_database(name)),
         ]
         with tempfile.NamedTemporaryFile("w", suffix=".faults") as faults:
             if only is not None:

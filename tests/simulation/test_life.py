@@ -26,9 +26,17 @@ def live(worlds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Live:
     """Lives one world in a process; `events` is the file of all that happened."""
 
     def live_one(
-        seed: int, orders: int, profile: str, only: list[str] | None = None, events: Path | None = None
+        seed: int,
+        orders: int,
+        profile: str,
+        only: list[str] | None = None,
+        events: Path | None = None,
+        *,
+        net: str = "nodrop",
+        settled_h: float = 0.2,
     ) -> Outcome:
-        options = ["--seed", str(seed), "--orders", str(orders), "--profile", profile, "--settled-h", "0.2"]
+        options = ["--seed", str(seed), "--orders", str(orders), "--profile", profile, "--settled-h", str(settled_h)]
+        options += ["--net", net]
         options += ["--database-url", worlds.new_database(f"life_{next(_numbers)}")]
         if only is not None:
             path: Path = tmp_path_factory.mktemp("faults") / "only"
@@ -64,3 +72,13 @@ def test_world_whose_faults_are_left_out_is_calm(live: Live) -> None:
     outcome = live(11, 10, "callbacks_never", only=[])
     assert outcome.found == ()
     assert set(outcome.figures.by) == {"callback"}
+
+
+@pytest.mark.scenario
+def test_callbacks_alone_lose_orders_and_all_measures_lose_none(live: Live) -> None:
+    alone, whole = (live(5, 12, "harsh", net=net, settled_h=1.0) for net in ("callback", "nodrop"))
+    assert alone.figures.paid_orders >= 5
+    assert alone.figures.lost >= 1
+    assert set(alone.figures.by) <= {"callback", "api"}
+    assert whole.found == ()
+    assert "query" in whole.figures.by

@@ -49,9 +49,9 @@ class OtherClient(Protocol):
 AnyClient = Client | OtherClient
 
 
-def http_client() -> Client:
+def http_client(connections_max: int = CONNECTIONS_MAX) -> Client:
     """Return a client; close it with `await client.close()`."""
-    builder = ClientBuilder().follow_redirects(enable=False).no_proxy().http1_only().max_connections(CONNECTIONS_MAX)
+    builder = ClientBuilder().follow_redirects(enable=False).no_proxy().http1_only().max_connections(connections_max)
     return builder.gzip(enable=False).brotli(enable=False).zstd(enable=False).deflate(enable=False).build()
 
 

@@ -21,6 +21,9 @@ CHANNEL_WAITS_S = 5.0
 
 NO_RESPONSE = 0
 
+CONNECTIONS_MAX = 2500
+"""No callback waits for a connection of another one: the channel's time begins when it is sent."""
+
 _STORED = "SELECT notification_id FROM callbacks WHERE notification_id = ANY($1::text[])"
 
 
@@ -46,7 +49,7 @@ class Callbacks:
         self._signed: list[tuple[dict[str, str], bytes]] = []
         self._orders: list[tuple[ShopOrder, str]] = []
         self._sent = 0
-        self._client: Client = http_client()
+        self._client: Client = http_client(CONNECTIONS_MAX)
 
     async def prepare(self, count: int) -> None:
         """Place the orders and let them be paid."""

@@ -16,7 +16,7 @@ RATE_PER_S = 10.0
 
 TIMES = 10
 ORDERS = 100
-AT_ONCE = 3000
+AT_ONCE = 2000
 """Callbacks in one moment: more than are answered within the channel's time."""
 
 BACKLOG = "backlog"

@@ -47,7 +47,6 @@ class Page:
         self.refused = 0
         self.is_slow = is_slow
         self.may_read = asyncio.Event()
-        self.may_read.set()
         self.has_begun = asyncio.Event()
         self._port = port
         self._number = number
@@ -76,7 +75,8 @@ class Page:
                 if (match := _STATUS.search(chunk)) and json.loads(match[1])["status"] == "paid":
                     self.paid_at = time.time()
                     return
-                await self.may_read.wait()
+                if self.is_slow:
+                    await self.may_read.wait()
         finally:
             writer.close()
 
@@ -155,8 +155,6 @@ async def _pay_all(ground: Ground, pages: list[Page]) -> float:
     which they read again.
     """
     slow, quick = ([page for page in pages if page.is_slow is kind] for kind in (True, False))
-    for page in slow:
-        page.may_read.clear()
     began = time.monotonic()
     for number, page in enumerate((*slow, *quick)):
         await ground.scenario.pay(page.order, "none")

@@ -9,7 +9,7 @@ WORKERS ?= 4
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles demo up screenshots unit quick test coverage floors format lint types imports check fuzz chaos soak rehearse simulate figures bench audit sbom lock clean
+.PHONY: help setup oracles demo up screenshots unit quick test coverage floors format lint types imports check fuzz chaos soak rehearse simulate crashes figures bench audit sbom lock clean
 
 help: ## List what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -90,6 +90,9 @@ simulate: setup ## Live worlds in virtual time (SEED=7 ORDERS=500 PROFILE=mix WO
 
 figures: setup ## Live the same worlds with more and more measures, and write docs/recovery.md (SEED=7 ORDERS=200 WORLDS=2)
 	@$(IN_VENV) -m tests.simulation.figures $(ARGS)
+
+crashes: setup ## Kill a process at every step of an order's life, and write docs/crash-points.md
+	@$(IN_VENV) -m tests.simulation.crash_points run --write docs/crash-points.md $(ARGS)
 
 bench: setup ## The benchmarks
 	@$(IN_VENV) -m bench $(ARGS)

@@ -1,8 +1,11 @@
 import asyncio
+from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
 from tests.cli.nodrop import Nodrop
+from tests.servers import Process
 
 NAMES = ("0001_orders.sql", "0002_inbox_outbox.sql", "0003_accounts_keys.sql", "0004_refunds.sql")
 
@@ -55,3 +58,23 @@ async def test_without_an_address_it_says_what_to_set(bare: Nodrop) -> None:
     ran = await bare("migrate")
     assert ran.code == 2
     assert ran.line.startswith("DATABASE_URL is not set: ")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "storage.postgres.migrate._lock:after",
+        "storage.postgres.migrate._build:before",
+        "storage.postgres.migrate._build:after",
+    ],
+)
+async def test_killed_in_the_middle_it_is_carried_on(empty: Nodrop, step: str, tmp_path: Path) -> None:
+    """Committed parts stay, the others are done again, and nobody waits for the lock of the dead."""
+    arguments = ("cli", "migrate", "--at", step)
+    log = tmp_path / "killed.log"
+    async with Process("tests.scenarios.kill_at_step", *arguments, env=empty.env, log=log) as process:
+        assert await process.wait() == -SIGKILL
+    left = (await empty("migrate", "--check", "--json")).json["missing"]
+    carried_on = await empty("migrate", "--json")
+    assert (carried_on.code, carried_on.json["applied"]) == (0, left)
+    assert (await empty("migrate")).out == "nothing to do\n"

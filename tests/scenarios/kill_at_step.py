@@ -1,6 +1,7 @@
-"""Run the api or the worker and kill it with SIGKILL at a named step, without hooks in production code:
+"""Run the api, the worker or a command and kill it with SIGKILL at a named step, without hooks in production code:
 
     python -m tests.scenarios.kill_at_step worker --at flows.ask._ask:after --nth 2
+    python -m tests.scenarios.kill_at_step cli migrate --at storage.postgres.migrate._build:after
 
 The function is wrapped before the process begins. Name it where it is *used*: a module keeps the function that it
 imported, so `flows.callback.insert_callback` is killed in that flow only, and
@@ -15,14 +16,14 @@ import runpy
 import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from importlib import import_module
 from inspect import iscoroutinefunction
 from itertools import count
 from signal import SIGKILL
-from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 import click
+
+from tests.kill_steps import place_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +36,10 @@ def kill_at_step(step: str, nth: int, items: int = 0) -> None:
     name, _, when = step.rpartition(":")
     if when not in ("before", "after"):
         raise click.BadParameter("a step is module.function:before or module.function:after")
-    owner, attribute = _place_of(name)
+    try:
+        owner, attribute = place_of(name)
+    except LookupError as error:
+        raise click.BadParameter(str(error)) from error
     function = getattr(owner, attribute)
     calls = count(1)
 
@@ -77,28 +81,15 @@ def _wrapped_coroutine(
     return wrapped
 
 
-def _place_of(name: str) -> tuple[ModuleType | type, str]:
-    """Return the module or class that has the function, and the function's name in it."""
-    path = name.split(".")
-    for length in range(len(path) - 1, 0, -1):
-        try:
-            owner: ModuleType | type = import_module(".".join(path[:length]))
-        except ModuleNotFoundError:
-            continue
-        for part in path[length:-1]:
-            owner = getattr(owner, part)
-        return owner, path[-1]
-    raise click.BadParameter(f"no module has {name}")
-
-
 @click.command(help=__doc__)
-@click.argument("process", type=click.Choice(["api", "worker"]))
+@click.argument("process", type=click.Choice(["api", "worker", "cli"]))
+@click.argument("arguments", nargs=-1)
 @click.option("--at", "step", required=True, help="module.function:before or :after, where it is used.")
 @click.option("--nth", type=click.IntRange(1), default=1, help="Number of the call that kills the process.")
 @click.option("--items", type=click.IntRange(0), default=0, help="Count only calls with a list of so many items.")
-def main(process: str, step: str, nth: int, items: int) -> None:
+def main(process: str, arguments: tuple[str, ...], step: str, nth: int, items: int) -> None:
     kill_at_step(step, nth, items)
-    sys.argv[1:] = []
+    sys.argv[1:] = arguments
     runpy.run_module(process, run_name="__main__")
 
 

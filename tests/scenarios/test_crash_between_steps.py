@@ -1,4 +1,4 @@
-"""SIGKILL between the steps of placing, of a callback, of a query, of closing and of a notification.
+"""SIGKILL between the steps of placing, of a callback, of a query, of closing, of a notification and of a shutdown.
 
 A process is killed at the named step while others keep running: no order is lost, none is paid twice, and no work stays
 stuck. A step is a function where it is used; see `kill_at_step`.
@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGKILL, SIGTERM
 
+import asyncpg
 import httpx
 import pytest
 
@@ -44,15 +45,20 @@ CALLBACK = {
     "after_answer": "channels.transport.Transport.call:after",
     "before_commit": "storage.postgres.door.transition._commit:before",
     "after_commit_before_arming": "storage.postgres.door.transition._commit:after",
+    "before_publishing": "storage.redis.delay_queue.FollowUps._send:before",
+    "after_publishing": "storage.redis.delay_queue.FollowUps._send:after",
     "before_acknowledgement": "channels.sandbox.adapter.Sandbox.acknowledge:before",
     "after_acknowledgement": "api.http.asgi.App._note:before",
 }
 QUERY = {
     "claimed": "worker.jobs.query_scheduled:before",
     "leased": "storage.postgres.pending.claim_with_order:after",
+    "before_asking": "channels.transport.Transport.call:before",
     "after_answer": "flows.ask._ask:after",
     "before_commit": "storage.postgres.door.transition._commit:before",
     "after_commit_before_arming": "storage.postgres.door.transition._commit:after",
+    "before_publishing": "storage.redis.delay_queue.FollowUps._send:before",
+    "after_publishing": "storage.redis.delay_queue.FollowUps._send:after",
     "before_finishing_the_job": "storage.redis.job_claims.JobClaims.end:before",
 }
 COMPENSATION = {
@@ -71,6 +77,13 @@ NOTIFY = {
     "after_the_merchants_200": "flows.notify.Notifier.deliver:after",
     "after_marking": "storage.postgres.notifications.finish:after",
 }
+SHUTDOWN = {
+    "before_draining": "worker.lane.LaneWorker.drain:before",
+    "after_draining": "worker.lane.LaneWorker.drain:after",
+}
+
+_LOCK = "SELECT FROM orders WHERE order_no = $1 FOR UPDATE"
+_WAITS = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'nodrop' AND wait_event_type = 'Lock')"
 
 
 @asynccontextmanager
@@ -152,6 +165,45 @@ async def test_worker_killed_during_a_query(kill_scenario: Scenario, step: str, 
         await scenario.pay(order, "lost")
         async with killed_at(scenario, "worker", step, tmp_path / "worker.log"):
             pass
+
+    await scenario.until("paid", order)
+
+
+async def test_worker_killed_inside_the_statement(kill_scenario: Scenario, tmp_path: Path) -> None:
+    """The statement waits in Postgres when its process dies, and commits without it."""
+    scenario = kill_scenario
+    async with scenario.frozen_workers():
+        order = await scenario.place()
+        await scenario.pay(order, "lost")
+        locking = await asyncpg.connect(scenario.stack.environ["DATABASE_URL"], ssl=False)
+        try:
+            async with locking.transaction():
+                await locking.execute(_LOCK, order.order_no)
+                async with Process("worker", env=scenario.stack.environ, log=tmp_path / "worker.log") as process:
+                    await eventually(lambda: scenario.db.fetchval(_WAITS))
+                    process.kill()
+        finally:
+            await locking.close()
+        await eventually(partial(_is_paid, scenario, order))
+
+    await eventually(lambda: scenario.was_notified(order, "order.paid"))
+
+
+@pytest.mark.parametrize("step", SHUTDOWN.values(), ids=SHUTDOWN.keys())
+async def test_worker_killed_while_it_shuts_down(kill_scenario: Scenario, step: str, tmp_path: Path) -> None:
+    """It was told to end, and had a query of the order under way."""
+    scenario = kill_scenario
+    async with scenario.frozen_workers():
+        order = await scenario.place()
+        await scenario.faults(affected=["query"], slow=1.0, slow_s=1.0)
+        await scenario.pay(order, "lost")
+        arguments = ("worker", "--at", step)
+        environ, log = scenario.stack.environ, tmp_path / "worker.log"
+        async with Process("tests.scenarios.kill_at_step", *arguments, env=environ, log=log) as process:
+            await eventually(partial(_is_leased, scenario, order))
+            process.send(SIGTERM)
+            assert await process.wait() == -SIGKILL
+    await scenario.faults()
 
     await scenario.until("paid", order)
 
@@ -280,6 +332,15 @@ async def _until_acknowledged(scenario: Scenario, order: ShopOrder) -> None:
         return await scenario.request_callback(order) == 200
 
     await eventually(is_acknowledged)
+
+
+async def _is_paid(scenario: Scenario, order: ShopOrder) -> bool:
+    return await scenario.status(order) == "paid"
+
+
+async def _is_leased(scenario: Scenario, order: ShopOrder) -> bool:
+    sql = "SELECT EXISTS (SELECT FROM pending WHERE order_no = $1 AND leased_until > now())"
+    return bool(await scenario.db.fetchval(sql, order.order_no))
 
 
 async def _is_acknowledged(scenario: Scenario, order: ShopOrder) -> bool:

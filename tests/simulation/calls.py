@@ -11,6 +11,7 @@ from types import ModuleType
 
 import storage.postgres
 import storage.redis
+from storage.postgres.door.shapes import SHAPES
 from storage.redis.client import Script
 
 _SCRIPT = re.compile(rb"EVALSHA\r\n\$40\r\n([0-9a-f]{40})|EVAL\r\n")
@@ -33,7 +34,7 @@ def name_of_commands(packed: bytes) -> str:
 
 @cache
 def _statements() -> dict[str, str]:
-    found: dict[str, str] = {}
+    found = {sql: "door.write" for shape in SHAPES for sql in (shape.alone, shape.together)}
     for module in _modules(storage.postgres):
         for name, value in vars(module).items():
             if isinstance(value, str) and name.lstrip("_").isupper():

@@ -1,8 +1,8 @@
-"""One world in which order after order lives the same life, and a process is killed at another call of a store each
-time, until every call of that life was one at which it was killed.
+"""One world in which order after order lives the same life, and a process is killed at another point each time, until
+each point of that life was one at which it was killed.
 
-A call has two points: before the store acts and after it. What lies between two calls changes nothing that lasts, so
-these are all points of a life; an exchange with a channel or the merchant is between two of them.
+A call of a store has two points: before the store acts and after it. What lies between two calls changes nothing that
+lasts. The named steps of `tests.simulation.crash_steps` have two points each, too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from itertools import count
 from random import Random
@@ -20,17 +21,22 @@ from typing import TextIO
 
 import msgspec
 
-from simulator.kernel.faults import FaultProfile
+from channels.adapters import ADAPTERS
+from simulator.kernel.faults import CallKind, FaultProfile
+from storage.postgres.statement_requests import add_request
 from storage.sealing import new_master_key
 from tests.simulation import oracle
-from tests.simulation.channels import CURRENCIES
+from tests.simulation.channels import CURRENCIES, Channels
 from tests.simulation.clock import TIME
+from tests.simulation.crash_steps import Course, reached, rows_of, wrap_steps
 from tests.simulation.faults import FaultBook
 from tests.simulation.life import Life
 from tests.simulation.merchant import Backend
 from tests.simulation.network import Network
 from tests.simulation.oracle import Found
 from tests.simulation.plan import OrderPlan, Way
+from tests.simulation.postgres import State as PostgresState
+from tests.simulation.processes import loop_of_world
 from tests.simulation.profiles import PROFILES
 from tests.simulation.shoppers import Shoppers
 from tests.simulation.world import PUBLIC_URL, World, open_world
@@ -52,6 +58,44 @@ AMOUNT = 8888
 UPKEEP = frozenset({"run_periodically", "_listen", "listen", "_run_api", "run", "_run_worker", "serve_metrics"})
 """Coroutines of tasks whose calls belong to no order."""
 
+UPKEEP_OF_COURSE: Mapping[Course, tuple[str, ...]] = {
+    Course.SWEEP: ("pending.claim_overdue",),
+    Course.FLUSHED: ("pending.walk", "delay_queue.arm"),
+    Course.PARKED: ("parked_callbacks.", "inbox."),
+    Course.RECONCILED: ("runs.", "differences.", "statement_requests.", "door."),
+}
+"""Beginnings of the names of calls that belong to an order although a loop makes them."""
+
+PUT_OFF_S = 900.0
+STORED_S = 5.0
+"""Time after which a callback's request has ended, whatever the channel does."""
+
+PLACED_S, PAID_S = 8.0, 15.0
+"""Times after which an order was placed, and paid, by `_plan`."""
+
+PAYS_AFTER_S = 10.0
+DOWN_S = 15.0
+NEXT_DAY_S = 36 * 3600.0
+DAYS_S = 4 * 86_400.0
+
+_FAULTS: Mapping[Course, FaultProfile] = {
+    Course.QUERY: FaultProfile(lost=1.0),
+    Course.COMPENSATION: FaultProfile(affected=(CallKind.QUERY, CallKind.CAPTURE), html_error=1.0),
+    Course.SWEEP: FaultProfile(lost=1.0),
+    Course.FLUSHED: FaultProfile(lost=1.0),
+    Course.STOPPED: FaultProfile(lost=1.0),
+    Course.RECONCILED: FaultProfile(event_never_generated=1.0),
+}
+
+_MAKE_DUE = """
+UPDATE pending SET due_at = now() + make_interval(secs => $2), arm_no = arm_no + 1, leased_until = NULL
+ WHERE order_no = ANY($1::text[]) AND kind = 'query'"""
+
+_PAID_BY = "SELECT paid_by_out_trade_no FROM orders WHERE order_no = $1"
+_IS_STORED = """
+SELECT EXISTS (SELECT FROM callbacks c JOIN payments p USING (channel_account, out_trade_no)
+                WHERE p.order_no = $1 AND c.handled_at IS NULL)"""
+
 _SETTLED = """
 SELECT o.status = $2
    AND NOT EXISTS (SELECT FROM notifications n WHERE n.order_no = o.order_no AND n.delivered_at IS NULL
@@ -62,21 +106,8 @@ SELECT o.status = $2
   FROM orders o WHERE o.order_no = $1"""
 
 
-class Course(StrEnum):
-    """The course of an order's life."""
-
-    CALLBACK = "callback"
-    QUERY = "query"
-    """No callback comes."""
-
-    CLOSED = "closed"
-    """Nobody pays."""
-
-    REFUND = "refund"
-
-
 class After(StrEnum):
-    """What comes after a crash: the process is started again, or another one has the work to do."""
+    """The time after a crash: the process is started again, or another one has the work to do."""
 
     RESTARTED = "restarted"
     TAKEN_OVER = "taken_over"
@@ -114,6 +145,7 @@ class Points(FaultBook):
         self.seen: tuple[dict[str, None], ...] = ()
         self._wanted: Sequence[str] | None = None
         self._times: Counter[str] = Counter()
+        self.upkeep: tuple[str, ...] = ()
 
     def begin(self, wanted: Sequence[str]) -> None:
         """Kill at these points of the life that begins."""
@@ -126,7 +158,7 @@ class Points(FaultBook):
     def applies(self, name: str, share: float) -> bool:
         if share >= 1.0:
             return True
-        if self._wanted is None or share <= 0 or " crash " not in name or _is_upkeep():
+        if self._wanted is None or share <= 0 or " crash " not in name or self._is_upkeep(name):
             return False
         point, crashes = self._point(name), len(self.killed)
         self.seen[crashes][point] = None
@@ -135,6 +167,17 @@ class Points(FaultBook):
         self.killed.append(point)
         self._times.clear()
         return True
+
+    def _is_upkeep(self, name: str) -> bool:
+        """Whether it belongs to no order: what a loop does, unless the course is about it."""
+        store, _, _, call = name.split(" ", 3)
+        task = asyncio.current_task()
+        if task is not None and getattr(task.get_coro(), "__name__", "") not in UPKEEP:
+            return False
+        process = loop_of_world().current_process()
+        if process is not None and process.stopping.is_set():
+            return False
+        return call.startswith("call_channel ") if store == "step" else not call.startswith(self.upkeep or (" ",))
 
     def _point(self, name: str) -> str:
         """The point of an accident's name, `statement api-0.1 #17 inbox.store crash before`."""
@@ -146,31 +189,34 @@ class Points(FaultBook):
         return f"{call} #{times} {moment}" if times > 1 else f"{call} {moment}"
 
 
-def _is_upkeep() -> bool:
-    task = asyncio.current_task()
-    return task is None or getattr(task.get_coro(), "__name__", "") in UPKEEP
-
-
 class CrashLives(Life):
     """See the module."""
 
-    def __init__(self, seed: int, channel: str, course: Course, after: After) -> None:
+    def __init__(self, seed: int, channel: str, course: Course, after: After, *, only_steps: bool = False) -> None:
+        """`only_steps`: the points are the named steps of the course, and no other calls."""
         super().__init__(seed, 0, PROFILES["calm"], None)
         self.points = Points(seed)
+        self.points.upkeep = UPKEEP_OF_COURSE.get(course, ())
         self.book = self.points
         self.network = Network(self.book)
         self._channel = channel
         self._course = course
         self._after = after
+        self._only_steps = only_steps
         self._numbers = count()
         self._unsettled: list[str] = []
         self._missed: list[str] = []
         self._may_restart = asyncio.Event()
+        self._is_to_stop = False
+        self._channels: Channels
+        self._backend: Backend
 
     async def play(self, database_url: str, *, points_max: int, pairs: int, events: TextIO | None = None) -> Matrix:
         """Play lives until each point was one, at most so many; then so many pairs of points, drawn by the seed."""
         notify_secret = "whsec_" + b64encode(token_bytes(32)).decode()
         environ = {"NODROP_MASTER_KEYS": new_master_key("first"), "NOTIFY_SECRETS": notify_secret}
+        environ["RECONCILE_AT"] = "off"
+        wrap_steps(self._may_die)
         async with open_world(
             self.seed, database_url=database_url, environ=environ, network=self.network, applies=self.book.applies
         ) as world:
@@ -180,10 +226,12 @@ class CrashLives(Life):
                 self.network, now=world.now, api_url=PUBLIC_URL, api_key=api_key, secrets=(notify_secret,)
             )
             shoppers = Shoppers(self.network, channels, backend, now=world.now)
-            channels.set_faults(FaultProfile(lost=1.0 if self._course is Course.QUERY else 0.0))
+            self._channels, self._backend = channels, backend
             async with channels.simulation, self._processes(world):
                 later = await self._each_point(world, shoppers, points_max)
-                known = [(first, second) for first, seconds in later.items() for second in seconds]
+                known = [
+                    (first, second) for first, seconds in later.items() for second in seconds if self._is_wanted(second)
+                ]
                 drawn = Random(self.seed).sample(known, min(pairs, len(known)))
                 double = [await self._live_once(world, shoppers, pair) for pair in drawn]
                 await asyncio.sleep(QUIET_S)
@@ -215,12 +263,14 @@ class CrashLives(Life):
         Who is faster is another one in each life, so a point may not come again: it is tried some times.
         """
         await self._live_once(world, shoppers, ())
-        left, later, tries = dict(self.points.seen[0]), dict[str, list[str]](), Counter[str]()
+        left = {point: None for point in self.points.seen[0] if self._is_wanted(point)}
+        later, tries = dict[str, list[str]](), Counter[str]()
         while left and len(later) < points_max:
             point = next(iter(left))
             del left[point]
             killed = await self._live_once(world, shoppers, [point])
-            left |= {each: None for each in self.points.seen[0] if each not in later and tries[each] < TRIES}
+            came = (each for each in self.points.seen[0] if each not in later and tries[each] < TRIES)
+            left |= {each: None for each in came if self._is_wanted(each)}
             if killed:
                 later[point] = list(self.points.seen[1])
                 left.pop(point, None)
@@ -231,25 +281,30 @@ class CrashLives(Life):
         self._missed = [point for point in tries if point not in later]
         return later
 
+    def _is_wanted(self, point: str) -> bool:
+        return not self._only_steps or any(reached(row, [point]) for row in rows_of(self._course))
+
+    def _may_die(self, step: str, moment: str) -> bool:
+        """Whether the process that runs dies at this step. The first query may stop its worker."""
+        process = loop_of_world().current_process()
+        assert process is not None, "steps belong to processes"
+        name = f"step {process.label} #{process.next_call()} {step} crash {moment}"
+        if self._is_to_stop and (process.kind, step, moment) == ("worker", "ask", "before"):
+            self._is_to_stop = False
+            process.terminate()
+        return self.points.applies(name, 0.5)
+
+    # -- one life ------------------------------------------------------------------------------------------------------
+
     async def _live_once(self, world: World, shoppers: Shoppers, wanted: Sequence[str]) -> list[str]:
-        """Let an order live, and a process die at these points; return what it was doing then."""
+        """Let an order live, and a process die at these points; return those at which one died."""
         order_no = f"C{self.seed}-{next(self._numbers)}"
-        plan = OrderPlan(
-            order_no=order_no,
-            account=self._channel,
-            currency=CURRENCIES[self._channel][0],
-            amount=AMOUNT,
-            way=Way.LOOKS if self._course is Course.CLOSED else Way.PAYS,
-            at_s=0.0,
-            pays_after_s=10.0,
-            expires_in_s=300,
-            refund_after_s=30.0 if self._course is Course.REFUND else 0.0,
-        )
+        order_nos = [order_no, *(f"{order_no}{end}" for end in "bc" if self._course is Course.SWEEP)]
         for accidents in (world.postgres.accidents, world.redis.accidents):
             accidents.crash_share = 1.0
-        self.points.begin(list(wanted))
-        shoppers.start(plan)
-        if not await self._settles(world, order_no):
+        self._channels.set_faults(_FAULTS.get(self._course, FaultProfile()))
+        await self._begin(world, shoppers, order_nos, wanted)
+        if not await self._settle(world, order_nos):
             self._unsettled.append(f"{order_no} after {', '.join(self.points.killed)}")
         await asyncio.sleep(TRAILING_S)
         self.points.end()
@@ -260,12 +315,82 @@ class CrashLives(Life):
         self._may_restart.clear()
         return self.points.killed
 
-    async def _settles(self, world: World, order_no: str) -> bool:
-        """Wait until the order has come to its end; False: it does not."""
-        status = "closed" if self._course is Course.CLOSED else "paid"
+    def _plan(self, order_no: str) -> OrderPlan:
+        return OrderPlan(
+            order_no=order_no,
+            account=self._channel,
+            currency=CURRENCIES[self._channel][0],
+            amount=AMOUNT,
+            way=Way.LOOKS if self._course in _UNPAID else Way.PAYS,
+            at_s=0.0,
+            pays_after_s=PAYS_AFTER_S,
+            expires_in_s=_EXPIRES_IN_S.get(self._course, 300),
+        )
+
+    async def _begin(self, world: World, shoppers: Shoppers, order_nos: list[str], wanted: Sequence[str]) -> None:
+        """Place the orders, and bring them to where the points begin."""
+        if self._course not in _PUT_OFF:
+            self._is_to_stop = self._course is Course.STOPPED
+            self.points.begin(wanted)
+        for order_no in order_nos:
+            shoppers.start(self._plan(order_no))
+        match self._course:
+            case Course.ENDED:
+                await asyncio.sleep(PAID_S)
+                await self._backend.end(order_nos[0])
+            case Course.REFUND:
+                await self._until(world, _PAID_BY, order_nos[0])
+                number = world.postgres.run("fetchval", _PAID_BY, order_nos[0])
+                self.network.spawn(self._backend.refund(self._plan(order_nos[0]), number))
+            case Course.COMPENSATION:
+                await self._until(world, _IS_STORED, order_nos[0])
+                await asyncio.sleep(STORED_S)
+                self._make_due(world, order_nos, PUT_OFF_S)
+                self._channels.set_faults(FaultProfile())
+                self.points.begin(wanted)
+            case Course.SWEEP:
+                await asyncio.sleep(PAID_S)
+                self._make_due(world, order_nos, -60.0)
+                world.rest.trouble()
+                self.points.begin(wanted)
+            case Course.FLUSHED:
+                await asyncio.sleep(PAID_S)
+                self.points.begin(wanted)
+                world.redis.flush()
+            case Course.PARKED:
+                await asyncio.sleep(PLACED_S)
+                self._make_due(world, order_nos, PUT_OFF_S)
+                self.points.begin(wanted)
+                world.postgres.be(PostgresState.REFUSING)
+                await asyncio.sleep(DOWN_S)
+                world.postgres.be(PostgresState.UP)
+            case Course.RECONCILED:
+                await asyncio.sleep(PAID_S)
+                self._make_due(world, order_nos, DAYS_S)
+                day = datetime.fromtimestamp(world.now().timestamp(), _zone_of(self._channel)).date()
+                world.rest.deepen()
+                await asyncio.sleep(NEXT_DAY_S)
+                database = await self._database(world)
+                await add_request(database, self._channel, day, dry_run=False, digest=None, by="operator")
+                await database.close()
+                self.points.begin(wanted)
+                world.rest.trouble()
+
+    def _make_due(self, world: World, order_nos: list[str], after_s: float) -> None:
+        world.postgres.run("execute", _MAKE_DUE, order_nos, after_s)
+
+    async def _until(self, world: World, sql: str, order_no: str) -> None:
+        """Wait until a value is there, or true."""
+        async with asyncio.timeout(SETTLED_S):
+            while not world.postgres.run("fetchval", sql, order_no):  # noqa: ASYNC110 - no process of ours knows
+                await asyncio.sleep(LOOK_S)
+
+    async def _settle(self, world: World, order_nos: list[str]) -> bool:
+        """Wait until the orders have come to their ends; False: they do not."""
+        status = "closed" if self._course in _UNPAID else "paid"
         refunds = int(self._course is Course.REFUND)
         for _ in range(round(SETTLED_S / LOOK_S)):
-            if world.postgres.run("fetchval", _SETTLED, order_no, status, refunds):
+            if all(world.postgres.run("fetchval", _SETTLED, each, status, refunds) for each in order_nos):
                 return True
             await asyncio.sleep(LOOK_S)
         return False
@@ -288,3 +413,15 @@ class CrashLives(Life):
             if self._after is After.TAKEN_OVER:
                 await self._may_restart.wait()
             await asyncio.sleep(RESTARTED_S)
+
+
+_PUT_OFF = (Course.COMPENSATION, Course.SWEEP, Course.FLUSHED, Course.PARKED, Course.RECONCILED)
+"""Courses whose points begin in the middle of a life."""
+
+_UNPAID = (Course.CLOSED, Course.ENDED)
+_EXPIRES_IN_S = dict.fromkeys(_PUT_OFF, 1800) | {Course.RECONCILED: round(DAYS_S)}
+
+
+def _zone_of(channel: str) -> tzinfo:
+    zone: tzinfo = ADAPTERS[channel].open.statement_zone  # type: ignore[attr-defined]  # a class
+    return zone

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,10 @@ import click
 from tests.simulation import start
 
 CHANNELS = ("sandbox", "alipay", "wechatpay", "stripe", "paypal")
-COURSES = ("callback", "query", "closed", "refund")
+COURSES = (
+    "callback", "query", "compensation", "sweep", "flushed", "parked", "closed", "ended", "refund", "stopped",
+    "reconciled",
+)  # fmt: skip
 AFTER = ("restarted", "taken_over")
 
 WORLD_LIMIT_S = 3600.0
@@ -26,37 +30,48 @@ _points = click.option(
 _pairs = click.option(
     "--pairs", type=click.IntRange(0), default=0, show_default=True, help="Lives with two crashes, drawn by the seed."
 )
+_only_steps = click.option(
+    "--steps/--calls", "only_steps", help="Only the named steps, or all calls of the stores, too (the default)."
+)
 
 
 @click.group()
 def main() -> None:
-    """Kill a process at every call of a store in an order's life, one life for each point."""
+    """Kill a process at every step of an order's life, and at every call of a store, one life for each point."""
 
 
-@main.command()
+@main.command(epilog="Example: python -m tests.simulation.crash_points run --steps --channel sandbox --pairs 1000")
 @_seed
 @_points
 @_pairs
+@_only_steps
 @click.option("--channel", "channels", type=click.Choice(CHANNELS), multiple=True, default=CHANNELS)
 @click.option("--course", "courses", type=click.Choice(COURSES), multiple=True, default=COURSES)
 @click.option("--after", "afters", type=click.Choice(AFTER), multiple=True, default=AFTER)
 @click.option("--jobs", type=click.IntRange(1, 64), default=os.cpu_count() or 1, help="Worlds at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
+@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables to this page, too.")
 def run(
     *,
     seed: int,
     points: int,
     pairs: int,
+    only_steps: bool,
     channels: tuple[str, ...],
     courses: tuple[str, ...],
     afters: tuple[str, ...],
     jobs: int,
     as_json: bool,
+    write: Path | None,
 ) -> None:
-    """Play all lives, each combination in a process with a database of its own. Exit code 1: a violation."""
+    """Play all lives, each combination in a process with a database of its own.
+
+    Exit code 1: a violation, or a named step at which no process died.
+    """
     import msgspec
 
     from demo.embedded import temporary_directory
+    from tests.simulation import crash_report
     from tests.simulation.postgres import cluster
 
     with temporary_directory() as home, cluster(home / "postgres") as server, ThreadPoolExecutor(jobs) as pool:
@@ -65,6 +80,7 @@ def run(
             url = server.new_database(f"lives_{number}")
             options = ["--seed", str(seed), "--points", str(points), "--pairs", str(pairs), "--channel", channel]
             options += ["--course", course, "--after", after, "--database-url", url]
+            options.append("--steps" if only_steps else "--calls")
             ended = subprocess.run(
                 [sys.executable, "-m", "tests.simulation.crash_points", "world", *options],
                 capture_output=True,
@@ -79,49 +95,52 @@ def run(
 
         waiting = [pool.submit(play, number, *names) for number, names in enumerate(product(channels, courses, afters))]
         played = []
-        for each in waiting:
+        for each in as_completed(waiting):
             played.append(each.result())
-            if not as_json:
-                click.echo(_line(played[-1]))
+            click.echo(crash_report.line(played[-1]), err=True)
+    report = crash_report.Report(played, channels, courses, afters)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(played)).decode())
     else:
-        lives, broken = sum(each["orders"] for each in played), sum(_count_broken(each) for each in played)
-        click.echo(f"{lives} lives, {sum(len(each['points']) for each in played)} points, {broken} violations")
-    sys.exit(1 if any(map(_count_broken, played)) else 0)
-
-
-def _line(played: dict[str, Any]) -> str:
-    names = f"{played['channel']:<10} {played['course']:<9} {played['after']:<11}"
-    sums = f"{len(played['points']):>4} points {len(played['missed']):>3} missed"
-    sums += f" {len(played['pairs']):>5} of {played['pairs_known']:>5} pairs {_count_broken(played):>3} violations"
-    wrong = [f"  {found['invariant']} {found['order_no']}: {found['sentence']}" for found in played["found"]]
-    return "\n".join([names + sums, *wrong, *(f"  not settled: {each}" for each in played["unsettled"])])
-
-
-def _count_broken(played: dict[str, Any]) -> int:
-    return len(played["found"]) + len(played["unsettled"])
+        click.echo(report.text())
+    if write is not None:
+        command = f"python -m tests.simulation.crash_points {' '.join(sys.argv[1:])}"
+        write.write_text(report.page(command), "utf-8")
+    sys.exit(1 if report.count_broken() or report.not_reached() else 0)
 
 
 @main.command()
 @_seed
 @_points
 @_pairs
+@_only_steps
 @click.option("--channel", type=click.Choice(CHANNELS), required=True)
 @click.option("--course", type=click.Choice(COURSES), required=True)
 @click.option("--after", type=click.Choice(AFTER), required=True)
 @click.option("--database-url", required=True, help="URL of an empty database of worlds.")
 @click.option("--events", type=click.File("w"), help="File to which all events are written.")
 def world(
-    *, seed: int, points: int, pairs: int, channel: str, course: str, after: str, database_url: str, events: Any
+    *,
+    seed: int,
+    points: int,
+    pairs: int,
+    only_steps: bool,
+    channel: str,
+    course: str,
+    after: str,
+    database_url: str,
+    events: Any,
 ) -> None:
     """Play the lives of one combination in this process, and print them as JSON."""
     start.begin(seed)
     import msgspec
 
-    from tests.simulation import crash_lives
+    from tests.simulation.crash_lives import After, CrashLives
+    from tests.simulation.crash_steps import Course
 
-    lives = crash_lives.CrashLives(seed, channel, crash_lives.Course(course), crash_lives.After(after))
+    lives = CrashLives(
+        seed, channel, Course(course), After(after), only_steps=only_steps or course == Course.RECONCILED
+    )
     played = start.run(lambda: lives.play(database_url, points_max=points, pairs=pairs, events=events))
     sys.stdout.buffer.write(msgspec.json.encode(played) + b"\n")
     sys.stdout.flush()

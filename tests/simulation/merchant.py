@@ -29,6 +29,7 @@ GAPS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Gaps between attempts to place an order: a backend that gives up after two minutes. The buyer has left by then."""
 
 REFUND_GAP_S = 60.0
+END_GAP_S = 2.0
 REFUND_ATTEMPTS_MAX = 2_000
 """A refund is asked for until there is a definite response: more than a day."""
 
@@ -89,6 +90,14 @@ class Backend:
                 self.refunds.append(Refunded(plan.order_no, status))
                 return
             await asyncio.sleep(REFUND_GAP_S)
+
+    async def end(self, order_no: str) -> None:
+        """End an order that nobody has paid, until there is a definite response."""
+        for _ in range(REFUND_ATTEMPTS_MAX):
+            status, _ = await self._post(f"/v1/orders/{order_no}/close", order_no, b"")
+            if 200 <= status < 300 or is_definite(status):
+                return
+            await asyncio.sleep(END_GAP_S)
 
     async def _until_payable(self, path: str, order_no: str, body: bytes) -> ShopOrder | None:
         latest: ShopOrder | None = None

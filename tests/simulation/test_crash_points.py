@@ -1,0 +1,102 @@
+"""A process is killed at each step of an order's life, and no order is lost."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.kill_steps import place_of
+from tests.servers import ROOT
+from tests.simulation.crash_lives import Points
+from tests.simulation.crash_report import Report
+from tests.simulation.crash_steps import ROWS, STEPS, Course, reached, rows_of
+from tests.simulation.in_world import in_world
+from tests.simulation.postgres import Cluster
+
+LIMIT_S = 300.0
+Play = Callable[..., dict[str, Any]]
+
+_numbers = count()
+
+
+@pytest.fixture
+def play(worlds: Cluster) -> Play:
+    """Plays the lives of one combination at the sandbox, in a process."""
+
+    def play_course(course: Course, after: str, *more: str) -> dict[str, Any]:
+        options = ["--course", course, "--after", after, "--channel", "sandbox", "--steps", *more]
+        options += ["--database-url", worlds.new_database(f"lives_{next(_numbers)}")]
+        environ = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+        command = [sys.executable, "-m", "tests.simulation.crash_points", "world", *options]
+        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, timeout=LIMIT_S, check=False)
+        assert ended.returncode == 0, ended.stderr.decode()
+        played: dict[str, Any] = msgspec.json.decode(ended.stdout.splitlines()[-1])
+        return played
+
+    return play_course
+
+
+@pytest.mark.scenario
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("course", "after"), [(Course.CALLBACK, "restarted"), (Course.QUERY, "taken_over"), (Course.STOPPED, "restarted")]
+)
+def test_process_killed_at_each_step_loses_no_order(play: Play, course: Course, after: str) -> None:
+    played = play(course, after)
+    assert (played["found"], played["unsettled"]) == ([], [])
+    report = Report([played], ["sandbox"], [course], [after])
+    assert report.not_reached() == []
+
+
+def test_each_step_is_a_function_that_waits() -> None:
+    for place in STEPS.values():
+        owner, name = place_of(place)
+        assert iscoroutinefunction(getattr(owner, name)), place
+
+
+def test_points_are_counted_in_each_life_and_anew_after_a_crash() -> None:
+    book = Points(1)
+
+    async def live() -> list[bool]:
+        def call(moment: str) -> bool:
+            return book.applies(f"step api-0.1 #7 commit crash {moment}", 0.5)
+
+        book.begin(["api commit #2 before", "api commit after"])
+        return [call("before"), call("after"), call("before"), call("before"), call("after"), call("after")]
+
+    async def main() -> list[bool]:
+        return await asyncio.create_task(live())
+
+    assert in_world(main) == [False, False, True, False, True, False]
+    assert book.killed == ["api commit #2 before", "api commit after"]
+    assert [list(seen) for seen in book.seen] == [
+        ["api commit before", "api commit after", "api commit #2 before"],
+        ["api commit before", "api commit after"],
+        ["api commit after"],
+    ]
+
+
+def test_cell_without_a_death_is_not_reached() -> None:
+    row = rows_of(Course.QUERY)[0]
+    points = [row.pattern for row in rows_of(Course.QUERY)]
+    played = {
+        "channel": "sandbox", "course": "query", "after": "restarted", "points": points, "missed": [], "pairs": [],
+        "pairs_known": 0, "unsettled": [], "found": [], "orders": 3,
+    }  # fmt: skip
+    assert reached(row, points) == [row.pattern]
+    whole = Report([played], ["sandbox"], ["query"], ["restarted"])
+    assert whole.not_reached() == []
+    assert f"| {row.words} | 1 |" in whole.page("make crashes")
+    points.remove(row.pattern)
+    assert whole.not_reached() == [f"{row.words} · sandbox · restarted"]
+
+
+def test_each_step_has_words_of_its_own() -> None:
+    assert len({row.words for row in ROWS}) == len(ROWS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -72,16 +73,18 @@ def main() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="JSON-lines file of finished worlds: those in it are not lived again.",
 )
+@click.option("--limit-s", type=click.FloatRange(1), help="Seconds after which a world that does not end has failed.")
 @click.option("--shrink/--no-shrink", default=True, show_default=True, help="Look for the few faults of a violation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON on standard output.")
-def run(
-    *, seed: int, orders: int, profile: str, worlds: int, jobs: int, results: Path | None, shrink: bool, as_json: bool
-) -> None:
+def run(*, limit_s: float | None, results: Path | None, shrink: bool, as_json: bool, **plan: Any) -> None:
     """Live many worlds, each in a process with a database of its own, and judge them. Exit code 1: a violation."""
     from tests.simulation import runner
 
-    plan = runner.Plan(seed=seed, orders=orders, profile=profile, worlds=worlds, jobs=jobs)
-    sys.exit(runner.run(plan, results=results, shrinks=shrink, as_json=as_json))
+    worlds = runner.Plan(**plan, limit_s=limit_s or runner.WORLD_LIMIT_S)
+    try:
+        sys.exit(runner.run(worlds, results=results, shrinks=shrink, as_json=as_json))
+    except runner.WorldFailed as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -24,7 +24,7 @@ from tests.simulation.outcome import Outcome
 from tests.simulation.postgres import Cluster, cluster
 from tests.simulation.shrinking import shrink
 
-WORLD_LIMIT_S = 3600.0
+WORLD_LIMIT_S = 1800.0
 SHRINK_TRIES_MAX = 60
 SHOWN_MAX = 20
 CONFIDENCE = 3.0
@@ -32,7 +32,9 @@ CONFIDENCE = 3.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Worlds with the seeds `seed`, `seed` + 1 …, `jobs` of them at a time, with the measures of `net`."""
+    """Worlds with the seeds `seed`, `seed` + 1 …, `jobs` of them at a time, with the measures of `net`. One that takes
+    longer than `limit_s` has failed.
+    """
 
     seed: int
     orders: int
@@ -40,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     net: str = "nodrop"
     worlds: int
     jobs: int
+    limit_s: float = WORLD_LIMIT_S
 
 
 class WorldFailed(Exception):
@@ -140,13 +143,16 @@ class Worlds:
                 faults.write("\n".join(only))
                 faults.flush()
                 arguments += ["--only", faults.name]
-            ended = subprocess.run(
-                [sys.executable, "-m", "tests.simulation", "world", *arguments],
-                cwd=ROOT,
-                capture_output=True,
-                check=False,
-                timeout=WORLD_LIMIT_S,
-            )
+            try:
+                ended = subprocess.run(
+                    [sys.executable, "-m", "tests.simulation", "world", *arguments],
+                    cwd=ROOT,
+                    capture_output=True,
+                    check=False,
+                    timeout=self._plan.limit_s,
+                )
+            except subprocess.TimeoutExpired:
+                raise WorldFailed(f"world {seed} did not end within {self._plan.limit_s:g} s") from None
         self._server.drop_database(name)
         if ended.returncode != 0:
             raise WorldFailed(f"world {seed} ended with {ended.returncode}:\n{ended.stderr.decode()[-4000:]}")

@@ -73,7 +73,8 @@ def main(
     """Live the same worlds with more and more measures, and write docs/recovery.md. Exit code 1: all of them together
     have lost an order, or paid a false one.
     """
-    run = Run(seed=seed, orders=orders, worlds=worlds, commit=commit_of(ROOT))
+    args = " ".join([*(f"--net {name}" for name in nets), *(f"--profile {name}" for name in profiles)])
+    run = Run(seed=seed, orders=orders, worlds=worlds, commit=commit_of(ROOT), args=args)
     tasks = [
         Task(profile, net, number)
         for profile in profiles or PROFILES

@@ -57,6 +57,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     orders: int
     worlds: int
     commit: str
+    args: str = ""
+    """Options that leave nets or profiles out."""
 
     def seeds(self, profile: str) -> range:
         """Return the seeds of the worlds of a profile."""
@@ -68,7 +70,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def command(self) -> str:
-        return f"SEED={self.seed} ORDERS={self.orders} WORLDS={self.worlds} make figures"
+        args = f' ARGS="{self.args}"' if self.args else ""
+        return f"SEED={self.seed} ORDERS={self.orders} WORLDS={self.worlds} make figures{args}"
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,7 +170,7 @@ off in the real service. `make figures` writes this page.
 ![Paid orders lost, by measure and by faults](recovery.svg)
 
 All figures: `{run.command}`, commit `{run.commit}`. Each row has {run.worlds} {worlds} of {run.orders} orders in each
-column; the mix has four times as many worlds with a quarter of the orders each. *Lost* is an order with money at its
+column; a mix has four times as many worlds with a quarter of the orders each. *Lost* is an order with money at its
 channel that is not paid here two nights after the last fault, and about which no case is open; in parentheses is the
 interval of 95 % (Wilson).
 """
@@ -298,7 +301,7 @@ def picture(run: Run, made: Sequence[Column]) -> str:
                 drawn += _bar(x, MARGIN + ROW * (row + 2) - 6, wide - 12, column.cells[net.name])
     for row, net in enumerate(nets):
         drawn.append(_text(MARGIN, MARGIN + ROW * (row + 2) + 7, net.title, "b" if net.name == "nodrop" else ""))
-    facts = f"{run.command}, commit {run.commit}: {run.worlds * run.orders} orders for each bar"
+    facts = f"docs/recovery.md: seed {run.seed}, commit {run.commit}: {run.worlds * run.orders} orders for each bar"
     drawn.append(_text(MARGIN, height - MARGIN, facts, "s"))
     return "\n".join((*drawn, "</svg>", ""))
 

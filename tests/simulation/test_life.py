@@ -75,6 +75,7 @@ def test_world_whose_faults_are_left_out_is_calm(live: Live) -> None:
 
 
 @pytest.mark.scenario
+@pytest.mark.long
 def test_callbacks_alone_lose_orders_and_all_measures_lose_none(live: Live) -> None:
     alone, whole = (live(5, 12, "harsh", net=net, settled_h=1.0) for net in ("callback", "nodrop"))
     assert alone.figures.orders == whole.figures.orders

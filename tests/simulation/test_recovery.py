@@ -45,6 +45,12 @@ def test_mix_has_more_and_smaller_worlds() -> None:
     assert (list(run.seeds("mix")), run.orders_of("mix")) == ([7, 8, 9, 10, 11, 12, 13, 14], 25)
 
 
+def test_command_of_the_page_names_what_was_left_out() -> None:
+    run = msgspec.structs.replace(RUN, args="--profile harsh")
+    assert run.command == 'SEED=7 ORDERS=10 WORLDS=2 make figures ARGS="--profile harsh"'
+    assert run.command in page(run, columns([lived(outcome("callback"))]))
+
+
 def test_nothing_is_known_of_no_orders() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 

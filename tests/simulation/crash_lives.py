@@ -20,6 +20,7 @@ from secrets import token_bytes
 from typing import TextIO
 
 import msgspec
+from msgspec.structs import replace
 
 from channels.adapters import ADAPTERS
 from simulator.kernel.faults import CallKind, FaultProfile
@@ -114,8 +115,9 @@ class After(StrEnum):
 
 
 class Matrix(msgspec.Struct, frozen=True, kw_only=True):
-    """All lives of a world. `points` are those at which a process was killed, `missed` those that came in one life and
-    not in the next ones. `pairs` are two crashes in one life, of `pairs_known`. `unsettled`: orders without an end.
+    """All lives of a course in a world. `points` are those at which a process was killed, `missed` those that came in
+    one life and not in the next ones. `pairs` are two crashes in one life, of `pairs_known`. `unsettled`: orders
+    without an end.
     """
 
     seed: int
@@ -192,27 +194,29 @@ class Points(FaultBook):
 class CrashLives(Life):
     """See the module."""
 
-    def __init__(self, seed: int, channel: str, course: Course, after: After, *, only_steps: bool = False) -> None:
-        """`only_steps`: the points are the named steps of the course, and no other calls."""
+    def __init__(self, seed: int, channel: str, after: After, *, only_steps: bool = False) -> None:
+        """`only_steps`: the points are the named steps of a course, and no other calls."""
         super().__init__(seed, 0, PROFILES["calm"], None)
         self.points = Points(seed)
-        self.points.upkeep = UPKEEP_OF_COURSE.get(course, ())
         self.book = self.points
         self.network = Network(self.book)
         self._channel = channel
-        self._course = course
+        self._course = Course.CALLBACK
         self._after = after
-        self._only_steps = only_steps
+        self._is_only_steps = only_steps
         self._numbers = count()
         self._unsettled: list[str] = []
-        self._missed: list[str] = []
         self._may_restart = asyncio.Event()
         self._is_to_stop = False
         self._channels: Channels
         self._backend: Backend
 
-    async def play(self, database_url: str, *, points_max: int, pairs: int, events: TextIO | None = None) -> Matrix:
-        """Play lives until each point was one, at most so many; then so many pairs of points, drawn by the seed."""
+    async def play(
+        self, database_url: str, courses: Sequence[Course], *, points_max: int, pairs: int, events: TextIO | None = None
+    ) -> list[Matrix]:
+        """Play one course after another: lives until each point was one, at most so many; then so many pairs of points,
+        drawn by the seed. All are judged at the end.
+        """
         notify_secret = "whsec_" + b64encode(token_bytes(32)).decode()
         environ = {"NODROP_MASTER_KEYS": new_master_key("first"), "NOTIFY_SECRETS": notify_secret}
         environ["RECONCILE_AT"] = "off"
@@ -228,13 +232,7 @@ class CrashLives(Life):
             shoppers = Shoppers(self.network, channels, backend, now=world.now)
             self._channels, self._backend = channels, backend
             async with channels.simulation, self._processes(world):
-                later = await self._each_point(world, shoppers, points_max)
-                known = [
-                    (first, second) for first, seconds in later.items() for second in seconds if self._is_wanted(second)
-                ]
-                drawn = Random(self.seed).sample(known, min(pairs, len(known)))
-                double = [await self._live_once(world, shoppers, pair) for pair in drawn]
-                await asyncio.sleep(QUIET_S)
+                played = [await self._play_course(world, shoppers, course, points_max, pairs) for course in courses]
                 evidence = await self._evidence(world, channels, backend, shoppers)
                 database = await self._database(world)
                 found, _ = await oracle.judge(database, evidence)
@@ -242,23 +240,42 @@ class CrashLives(Life):
             if events is not None:
                 events.write("\n".join(world.events.lines))
                 events.flush()
-            return Matrix(
-                seed=self.seed,
-                channel=self._channel,
-                course=self._course,
-                after=self._after,
-                points=tuple(later),
-                missed=tuple(self._missed),
-                pairs=tuple(tuple(killed) for killed in double),
-                pairs_known=len(known),
-                unsettled=tuple(self._unsettled),
-                found=tuple(found),
-                orders=next(self._numbers),
-                digest=world.events.digest,
-            )
+        return [
+            replace(each, found=tuple(one for one in found if _course_in(one.order_no, courses) is each.course))
+            for each in played
+        ]
 
-    async def _each_point(self, world: World, shoppers: Shoppers, points_max: int) -> dict[str, list[str]]:
-        """One life for each point that came in a life before its crash; return the points that came after it.
+    async def _play_course(
+        self, world: World, shoppers: Shoppers, course: Course, points_max: int, pairs: int
+    ) -> Matrix:
+        """All lives of a course, and a quiet time. Nothing is judged yet."""
+        self._course, self._numbers, self._unsettled = course, count(), []
+        self.points.upkeep = UPKEEP_OF_COURSE.get(course, ())
+        later, missed = await self._each_point(world, shoppers, points_max)
+        known = [(first, second) for first, seconds in later.items() for second in seconds if self._is_wanted(second)]
+        drawn = Random(self.seed).sample(known, min(pairs, len(known)))
+        double = [await self._live_once(world, shoppers, pair) for pair in drawn]
+        await asyncio.sleep(QUIET_S)
+        return Matrix(
+            seed=self.seed,
+            channel=self._channel,
+            course=course,
+            after=self._after,
+            points=tuple(later),
+            missed=tuple(missed),
+            pairs=tuple(tuple(killed) for killed in double),
+            pairs_known=len(known),
+            unsettled=tuple(self._unsettled),
+            found=(),
+            orders=next(self._numbers),
+            digest=world.events.digest,
+        )
+
+    async def _each_point(
+        self, world: World, shoppers: Shoppers, points_max: int
+    ) -> tuple[dict[str, list[str]], list[str]]:
+        """One life for each point that came in a life before its crash; return the points that came after it, and those
+        that did not come again.
 
         Who is faster is another one in each life, so a point may not come again: it is tried some times.
         """
@@ -278,11 +295,11 @@ class CrashLives(Life):
             tries[point] += 1
             if tries[point] < TRIES:
                 left[point] = None
-        self._missed = [point for point in tries if point not in later]
-        return later
+        return later, [point for point in tries if point not in later]
 
     def _is_wanted(self, point: str) -> bool:
-        return not self._only_steps or any(reached(row, [point]) for row in rows_of(self._course))
+        is_only_steps = self._is_only_steps or self._course is Course.RECONCILED
+        return not is_only_steps or any(reached(row, [point]) for row in rows_of(self._course))
 
     def _may_die(self, step: str, moment: str) -> bool:
         """Whether the process that runs dies at this step. The first query may stop its worker."""
@@ -298,7 +315,7 @@ class CrashLives(Life):
 
     async def _live_once(self, world: World, shoppers: Shoppers, wanted: Sequence[str]) -> list[str]:
         """Let an order live, and a process die at these points; return those at which one died."""
-        order_no = f"C{self.seed}-{next(self._numbers)}"
+        order_no = f"{self._course}-{self.seed}-{next(self._numbers)}"
         order_nos = [order_no, *(f"{order_no}{end}" for end in "bc" if self._course is Course.SWEEP)]
         for accidents in (world.postgres.accidents, world.redis.accidents):
             accidents.crash_share = 1.0
@@ -324,7 +341,7 @@ class CrashLives(Life):
             way=Way.LOOKS if self._course in _UNPAID else Way.PAYS,
             at_s=0.0,
             pays_after_s=PAYS_AFTER_S,
-            expires_in_s=_EXPIRES_IN_S.get(self._course, 300),
+            expires_in_s=_EXPIRES_IN_S.get(self._course, EXPIRES_IN_S),
         )
 
     async def _begin(self, world: World, shoppers: Shoppers, order_nos: list[str], wanted: Sequence[str]) -> None:
@@ -367,6 +384,7 @@ class CrashLives(Life):
             case Course.RECONCILED:
                 await asyncio.sleep(PAID_S)
                 self._make_due(world, order_nos, DAYS_S)
+                self._take_approved(world, order_nos[0])
                 day = datetime.fromtimestamp(world.now().timestamp(), _zone_of(self._channel)).date()
                 world.rest.deepen()
                 await asyncio.sleep(NEXT_DAY_S)
@@ -375,6 +393,13 @@ class CrashLives(Life):
                 await database.close()
                 self.points.begin(wanted)
                 world.rest.trouble()
+
+    def _take_approved(self, world: World, order_no: str) -> None:
+        """Let a channel that takes money only when it is captured have it, and its answer be lost."""
+        simulation = self._channels.simulation
+        number = world.postgres.run("fetchval", "SELECT out_trade_no FROM payments WHERE order_no = $1", order_no)
+        for key in simulation.find_keys(number):
+            simulation.ledger.pay(key, simulation.now())
 
     def _make_due(self, world: World, order_nos: list[str], after_s: float) -> None:
         world.postgres.run("execute", _MAKE_DUE, order_nos, after_s)
@@ -419,7 +444,13 @@ _PUT_OFF = (Course.COMPENSATION, Course.SWEEP, Course.FLUSHED, Course.PARKED, Co
 """Courses whose points begin in the middle of a life."""
 
 _UNPAID = (Course.CLOSED, Course.ENDED)
-_EXPIRES_IN_S = dict.fromkeys(_PUT_OFF, 1800) | {Course.RECONCILED: round(DAYS_S)}
+EXPIRES_IN_S = 1800
+_EXPIRES_IN_S = {Course.CLOSED: 300, Course.RECONCILED: round(DAYS_S)}
+
+
+def _course_in(order_no: str, courses: Sequence[Course]) -> Course:
+    """Return the course of an order; what belongs to no order is counted with the first one."""
+    return next((course for course in courses if order_no.startswith(f"{course}-")), courses[0])
 
 
 def _zone_of(channel: str) -> tzinfo:

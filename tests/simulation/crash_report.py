@@ -122,7 +122,11 @@ class Report:
 
 _INTRODUCTION = """\
 In a [simulated world](simulation.md) order after order lives the same life, and in each life a process is killed at
-another point: before or after a named step, and before or after each call of Postgres and Redis. Either the process is
-started again two seconds later, or another one takes over. In the end the channels' ledgers, the merchant's effects and
-nodrop's rows are compared (I1–I10 of [architecture.md](architecture.md#invariants)). Real processes are killed at the
-same steps by `tests/scenarios/test_crash_between_steps.py`, for the sandbox; a migration is killed there only."""
+another step: a function where it is used. Either the process is started again two seconds later, or another one takes
+over. With `--calls` the points before and after each call of Postgres and Redis are among them. In the end the
+channels' ledgers, the merchant's effects and nodrop's rows are compared (I1–I10 of
+[architecture.md](architecture.md#invariants)). Orders live half an hour; those of the course *closed* five minutes.
+
+Real processes are killed by SIGKILL at the same steps, for the sandbox: `tests/scenarios/test_crash_between_steps.py`,
+`tests/scenarios/test_late_money_refunded.py`, `tests/scenarios/test_reconciliation_alone.py`, and in the middle of
+migrations `tests/cli/test_migrations.py`."""

@@ -21,38 +21,39 @@ from tests.simulation.in_world import in_world
 from tests.simulation.postgres import Cluster
 
 LIMIT_S = 300.0
-Play = Callable[..., dict[str, Any]]
+Play = Callable[..., list[dict[str, Any]]]
 
 _numbers = count()
 
 
 @pytest.fixture
 def play(worlds: Cluster) -> Play:
-    """Plays the lives of one combination at the sandbox, in a process."""
+    """Plays courses at the sandbox, in a process."""
 
-    def play_course(course: Course, after: str, *more: str) -> dict[str, Any]:
-        options = ["--course", course, "--after", after, "--channel", "sandbox", "--steps", *more]
+    def play_courses(after: str, *courses: Course) -> list[dict[str, Any]]:
+        options = ["--after", after, "--channel", "sandbox", "--steps"]
+        options += [option for course in courses for option in ("--course", course)]
         options += ["--database-url", worlds.new_database(f"lives_{next(_numbers)}")]
         environ = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         command = [sys.executable, "-m", "tests.simulation.crash_points", "world", *options]
         ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, timeout=LIMIT_S, check=False)
         assert ended.returncode == 0, ended.stderr.decode()
-        played: dict[str, Any] = msgspec.json.decode(ended.stdout.splitlines()[-1])
+        played: list[dict[str, Any]] = msgspec.json.decode(ended.stdout.splitlines()[-1])
         return played
 
-    return play_course
+    return play_courses
 
 
 @pytest.mark.scenario
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("course", "after"), [(Course.CALLBACK, "restarted"), (Course.QUERY, "taken_over"), (Course.STOPPED, "restarted")]
+    ("after", "courses"),
+    [("restarted", (Course.CALLBACK, Course.PARKED)), ("taken_over", (Course.QUERY, Course.STOPPED))],
 )
-def test_process_killed_at_each_step_loses_no_order(play: Play, course: Course, after: str) -> None:
-    played = play(course, after)
-    assert (played["found"], played["unsettled"]) == ([], [])
-    report = Report([played], ["sandbox"], [course], [after])
-    assert report.not_reached() == []
+def test_process_killed_at_each_step_loses_no_order(play: Play, after: str, courses: tuple[Course, ...]) -> None:
+    played = play(after, *courses)
+    assert [(each["found"], each["unsettled"]) for each in played] == [([], [])] * len(courses)
+    assert Report(played, ["sandbox"], courses, [after]).not_reached() == []
 
 
 def test_each_step_is_a_function_that_waits() -> None:

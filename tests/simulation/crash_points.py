@@ -28,10 +28,17 @@ _points = click.option(
     "--points", type=click.IntRange(1), default=1000, show_default=True, help="Points of each life at most."
 )
 _pairs = click.option(
-    "--pairs", type=click.IntRange(0), default=0, show_default=True, help="Lives with two crashes, drawn by the seed."
+    "--pairs",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="Lives of a course with two crashes, drawn by the seed.",
 )
 _only_steps = click.option(
-    "--steps/--calls", "only_steps", help="Only the named steps, or all calls of the stores, too (the default)."
+    "--steps/--calls",
+    "only_steps",
+    default=True,
+    help="Only the named steps (the default), or all calls of stores, too.",
 )
 
 

@@ -31,7 +31,7 @@ def play(worlds: Cluster) -> Play:
     """Plays courses at the sandbox, in a process."""
 
     def play_courses(after: str, *courses: Course) -> list[dict[str, Any]]:
-        options = ["--after", after, "--channel", "sandbox", "--steps"]
+        options = ["--after", after, "--channel", "sandbox", "--steps", "--pairs", "0"]
         options += [option for course in courses for option in ("--course", course)]
         options += ["--database-url", worlds.new_database(f"lives_{next(_numbers)}")]
         environ = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}

@@ -170,9 +170,8 @@ off in the real service. `make figures` writes this page.
 ![Paid orders lost, by measure and by faults](recovery.svg)
 
 All figures: `{run.command}`, commit `{run.commit}`. Each row has {run.worlds} {worlds} of {run.orders} orders in each
-column; a mix has four times as many worlds with a quarter of the orders each. *Lost* is an order with money at its
-channel that is not paid here two nights after the last fault, and about which no case is open; in parentheses is the
-interval of 95 % (Wilson).
+column{mixed}. *Lost* is an order with money at its channel that is not paid here two nights after the last fault, and
+about which no case is open; in parentheses is the interval of 95 % (Wilson).
 """
 
 _TAIL = """
@@ -210,7 +209,9 @@ Delivery to the merchant, refunds and the queue's own upkeep are the same in all
 def page(run: Run, made: Sequence[Column]) -> str:
     """Return the page."""
     worlds = "world" if run.worlds == 1 else "worlds"
-    parts = [_HEAD.format(run=run, worlds=worlds), "\n".join(_shares(made)), _TAIL]
+    has_mix = any(column.name == "mix" for column in made)
+    mixed = f"; the mix has {MIXED} times as many worlds with a part of these orders each" if has_mix else ""
+    parts = [_HEAD.format(run=run, worlds=worlds, mixed=mixed), "\n".join(_shares(made)), _TAIL]
     parts += ["## Each profile\n", *("\n".join(_details(run, column)) for column in made)]
     return "\n".join(parts).rstrip() + "\n"
 

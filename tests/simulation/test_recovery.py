@@ -48,7 +48,9 @@ def test_mix_has_more_and_smaller_worlds() -> None:
 def test_command_of_the_page_names_what_was_left_out() -> None:
     run = msgspec.structs.replace(RUN, args="--profile harsh")
     assert run.command == 'SEED=7 ORDERS=10 WORLDS=2 make figures ARGS="--profile harsh"'
-    assert run.command in page(run, columns([lived(outcome("callback"))]))
+    text = page(run, columns([lived(outcome("callback"))]))
+    assert run.command in text
+    assert "the mix" not in text
 
 
 def test_nothing_is_known_of_no_orders() -> None:
@@ -81,6 +83,7 @@ def test_page_and_picture_have_each_figure_with_its_command_and_commit() -> None
     assert "callback 2, second payment 1" in text
     assert "| page 5 |" in text
     assert "Worlds by profile: calm 1." in text
+    assert "the mix has 4 times as many worlds" in text
     drawing = ET.fromstring(picture(RUN, made))  # noqa: S314 - it is ours
     texts = [each.text for each in drawing.iter("{http://www.w3.org/2000/svg}text")]
     assert {"callback only", "+ reconciliation: nodrop", "harsh faults", "a mix", "50", "0"} <= set(texts)

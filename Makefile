@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 IN_VENV := .venv/bin/python
 UV ?= uv
-WORKERS ?= 4
+WORKERS ?= 5
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -44,7 +44,7 @@ quick: setup ## Run all tests but the slow ones, whole processes and the browser
 NEEDS_ORACLES := $(if $(filter tests/%,$(ARGS)),$(filter tests/oracles% tests/fuzz% tests/browser%,$(ARGS)),yes)
 
 # Long ones, and those that install other projects from the network, are for `.ci/run`. The last -m counts.
-test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, four files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
+test: $(if $(NEEDS_ORACLES),oracles,setup) ## Run the tests, five files at a time (ARGS="tests/cli -x" for some of them; WORKERS=0 one by one)
 	@echo 'make test: without long tests, and those that install other projects; these are: ARGS="-m long", ARGS="-m network"'
 	@$(PYTEST) -m "not (long or network)" $(ARGS)
 

@@ -53,7 +53,7 @@ SELECT copy.* FROM (SELECT * FROM {table} WHERE order_no = '{order_no}') AS t,
        generate_series({first}, {last}) AS i,
        LATERAL jsonb_populate_record(t::{table}, jsonb_build_object('order_no', 'grown-' || i, {changes})) AS copy"""
 _CHANGES = {
-    "orders": "'page_token', 'grown-' || i",
+    "orders": "'page_token', 'grown-' || i, 'created_at', now() - make_interval(secs => 600000 - i)",
     "payments": "'out_trade_no', 'grown-' || i",
     "order_events": "'out_trade_no', 'grown-' || i",
     "pending": "'out_trade_no', 'grown-' || i, 'due_at', now() + make_interval(secs => 36000 + i % 36000)",

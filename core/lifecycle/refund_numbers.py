@@ -54,12 +54,12 @@ def with_refund_numbers(
     """
     if not isinstance(evidence, Refunded) or not evidence.refund_numbers:
         return decision
-    told = {
+    named = {
         refund.refund_no: (refund, evidence.refund_numbers[refund.refund_no])
         for refund in state.refunds_of(key)
         if refund.refund_no in evidence.refund_numbers and refund.status is not RefundStatus.REQUESTED
     }
-    new = tuple(numbered(*each) for each in told.values() if each[0].channel_refund_no is None)
+    new = tuple(numbered(*each) for each in named.values() if each[0].channel_refund_no is None)
     if new:
         change = decision.change
         if change is None:
@@ -67,6 +67,6 @@ def with_refund_numbers(
             change = Change(order=state.order.next_version(), event=event)
             decision = replace(decision, outcome=Outcome.REFUND_SEEN, observation=None)
         decision = replace(decision, change=replace(change, refunds=(*change.refunds, *new)))
-    for refund, number in told.values():
+    for refund, number in named.values():
         decision = with_second_number(state, decision, refund, number, by)
     return decision

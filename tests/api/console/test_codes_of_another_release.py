@@ -171,8 +171,8 @@ async def test_the_order_is_paid_beside_such_a_case(
     signed_in: SignedIn, channel: Channel, written: Written, resources: Resources
 ) -> None:
     await channel.pay(written.number)
-    asked = await (await signed_in(Role.OPERATOR)).post(f"/ops/orders/{written.order_no}/query", {"reason": "a test"})
-    assert asked.status == 303
+    answer = await (await signed_in(Role.OPERATOR)).post(f"/ops/orders/{written.order_no}/query", {"reason": "a test"})
+    assert answer.status == 303
     state = await find_state(resources.db, written.order_no)
     assert state is not None
     assert (state.order.status, {reason for _, reason in state.open_cases}) == ("paid", {NEW})

@@ -297,10 +297,10 @@ async def test_no_page_asks_a_channel(
     case = f"/ops/cases/{await resources.db.fetchval(sql)}/resolve"
     order_no = placed["order_no"]
     anna = await signed_in(Role.OPERATOR)
-    asked: list[str] = []
+    queried: list[str] = []
 
     async def look_up(_: Resources, _account: str, number: str) -> NoReturn:
-        asked.append(number)
+        queried.append(number)
         raise NotPossible(Line("attach.wrong_number", {"channel": "sandbox"}))
 
     monkeypatch.setattr("flows.attach.look_up", look_up)
@@ -312,11 +312,11 @@ async def test_no_page_asks_a_channel(
         (case, {"choice": "attach", "order_no": order_no, "look": "true"}),
     ):
         page = await anna.get(f"{address}?{urlencode(fields)}")
-        assert (page.status, asked) == (200, []), address
+        assert (page.status, queried) == (200, []), address
         sent_form = await anna.post(case if address == case else "/ops/lookup", fields)
         assert "has a number of this form" in text_of(sent_form), address
-        assert asked == ["n-1"], address
-        asked.clear()
+        assert queried == ["n-1"], address
+        queried.clear()
     assert len(await find_acts(resources.db, Filters(action="order.lookup"), limit=9)) == 3
 
 

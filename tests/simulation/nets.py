@@ -79,14 +79,15 @@ class Net(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ways(self) -> frozenset[Source]:
         """The ways in which a payment can become paid. `API`: the merchant starts a second payment of an order, and the
-        first one is queried before.
+        first one is queried before. `CLOSE`: the other payment of an order that is paid, or was started anew, is closed
+        and queried.
         """
         have = {
             Source.CALLBACK: True,
             Source.API: True,
+            Source.CLOSE: True,
             Source.COMPENSATION: self.inbox,
             Source.QUERY: self.gaps_s != (),
-            Source.CLOSE: self.gaps_s is None,
             Source.REFRESH: self.page,
             Source.SWEEP: self.sweep or self.looks_back_s > 0,
             Source.UNDELIVERED: self.undelivered,

@@ -17,11 +17,13 @@ import msgspec
 from demo.embedded import temporary_directory
 from tests.servers import ROOT
 from tests.simulation.outcome import Outcome
+from tests.simulation.runner import WorldFailed
 
 WORLD_S = 600.0
-"""A world that takes longer does not end, which is a way of finding a bug too."""
+"""A world that takes longer has failed."""
 
 LIMIT_S = 2 * WORLD_S
+ERROR_MAX = 200
 
 
 class Bug(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +37,21 @@ class Bug(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hunt(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of worlds with a bug: after so many orders one of `seed` broke these invariants; none: not found."""
+    """The result of worlds with a bug: after so many orders one of `seed` broke these invariants; none: not found.
+
+    `error`: the world of `seed` had no outcome, so this bug was neither found nor missed.
+    """
 
     bug: str
     orders: int
     seed: int | None = None
     invariants: tuple[str, ...] = ()
     sentence: str = ""
+    error: str = ""
+
+    @property
+    def is_found(self) -> bool:
+        return bool(self.invariants)
 
 
 _DOOR = "storage/postgres/door/statement.py"
@@ -194,34 +204,47 @@ BUGS: tuple[Bug, ...] = (
 )
 
 
-def hunt(bug: Bug, *, seed: int, worlds: int, orders: int, jobs: int) -> Hunt:
-    """Live worlds of the bug's profile until one breaks an invariant, or all are lived."""
+def hunt(bug: Bug, *, seed: int, worlds: int, orders: int) -> Hunt:
+    """Live worlds of the bug's profile, one after another, until one breaks an invariant, or all are lived."""
     with temporary_directory() as directory:
         home = directory / "checkout"
         copy_checkout(home)
         put_in(bug, home)
         lived = 0
         for number in range(seed, seed + worlds):
-            results = directory / f"{number}.jsonl"
-            arguments = ["--seed", str(number), "--orders", str(orders), "--profile", bug.profile]
-            arguments += ["--jobs", str(jobs), "--no-shrink", "--results", str(results), "--limit-s", f"{WORLD_S:g}"]
-            ended = subprocess.run(
-                [sys.executable, "-m", "tests.simulation", "run", *arguments],
-                cwd=home,
-                capture_output=True,
-                check=False,
-                timeout=LIMIT_S,
-            )
-            if not results.exists():  # the world itself broke
-                error = ended.stderr.decode().strip().splitlines()[-1:]
-                return Hunt(bug=bug.name, orders=lived + orders, seed=number, sentence=" ".join(error)[:200])
-            outcome = msgspec.json.decode(results.read_bytes().splitlines()[-1], type=Outcome)
+            try:
+                outcome = live(home, bug.profile, number, orders, directory / f"{number}.jsonl")
+            except WorldFailed as error:
+                return Hunt(bug=bug.name, orders=lived, seed=number, error=str(error))
             lived += outcome.orders
             if outcome.found:
                 invariants = tuple(sorted({each.invariant.partition(" ")[0] for each in outcome.found}))
                 sentence = outcome.found[0].sentence
                 return Hunt(bug=bug.name, orders=lived, seed=number, invariants=invariants, sentence=sentence)
         return Hunt(bug=bug.name, orders=lived)
+
+
+def live(home: Path, profile: str, seed: int, orders: int, results: Path) -> Outcome:
+    """Live one world of a checkout, and return its outcome, which is in the file of results, too.
+
+    Raises WorldFailed: it ended with an error, was killed, or did not end in time.
+    """
+    arguments = ["--seed", str(seed), "--orders", str(orders), "--profile", profile, "--jobs", "1"]
+    arguments += ["--no-shrink", "--results", str(results), "--limit-s", f"{WORLD_S:g}"]
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "run", *arguments],
+            cwd=home,
+            capture_output=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise WorldFailed(f"world {seed} did not end within {LIMIT_S:g} s") from None
+    if not results.exists():
+        error = ended.stderr.decode().strip().splitlines()[-1:]
+        raise WorldFailed(" ".join(error)[:ERROR_MAX] or f"world {seed} ended with {ended.returncode}")
+    return msgspec.json.decode(results.read_bytes().splitlines()[-1], type=Outcome)
 
 
 def copy_checkout(home: Path) -> None:
@@ -251,6 +274,6 @@ def lines(hunts: Sequence[Hunt]) -> list[str]:
     """Return the table of a hunt, in Markdown."""
     out = ["| Bug | Found by | Orders | Seed |", "|---|---|---|---|"]
     for each in hunts:
-        by = ", ".join(each.invariants) or ("an error" if each.seed is not None else "not found")
+        by = f"broken: {each.error}" if each.error else ", ".join(each.invariants) or "not found"
         out.append(f"| {each.bug} | {by} | {each.orders} | {'' if each.seed is None else each.seed} |")
     return out

@@ -43,7 +43,7 @@ class Accidents:
         """The accident of the next call of this process."""
         if not self.cut_share and not self.crash_share:
             return None
-        name = f"{self._store} {process.label} #{process.next_call()} {name_of()}"
+        name = process.name_of_call(self._store, name_of())
         shares = {
             Accident.CUT_BEFORE: self.cut_share,
             Accident.CUT_AFTER: self.cut_share,

@@ -172,20 +172,20 @@ class Points(FaultBook):
 
     def _is_upkeep(self, name: str) -> bool:
         """Whether it belongs to no order: what a loop does, unless the course is about it."""
-        store, _, _, call = name.split(" ", 3)
+        kind, _, call = name.split(" ", 2)
         task = asyncio.current_task()
         if task is not None and getattr(task.get_coro(), "__name__", "") not in UPKEEP:
             return False
         process = loop_of_world().current_process()
         if process is not None and process.stopping.is_set():
             return False
-        return call.startswith("call_channel ") if store == "step" else not call.startswith(self.upkeep or (" ",))
+        return call.startswith("call_channel ") if kind == "step" else not call.startswith(self.upkeep or (" ",))
 
     def _point(self, name: str) -> str:
-        """The point of an accident's name, `statement api-0.1 #17 inbox.store crash before`."""
-        _, label, _, rest = name.split(" ", 3)
-        doing, _, moment = rest.rpartition(" crash ")
-        call = f"{label.partition('-')[0]} {doing}"
+        """The point of an accident's name, `statement api-0.1 inbox.store #3 crash before`."""
+        _, label, rest = name.split(" ", 2)
+        counted, _, moment = rest.rpartition(" crash ")
+        call = f"{label.partition('-')[0]} {counted.rpartition(' #')[0]}"
         self._times[call] += moment == "before"
         times = self._times[call]
         return f"{call} #{times} {moment}" if times > 1 else f"{call} {moment}"
@@ -305,7 +305,7 @@ class CrashLives(Life):
         """Whether the process that runs dies at this step. The first query may stop its worker."""
         process = loop_of_world().current_process()
         assert process is not None, "steps belong to processes"
-        name = f"step {process.label} #{process.next_call()} {step} crash {moment}"
+        name = f"{process.name_of_call('step', step)} crash {moment}"
         if self._is_to_stop and (process.kind, step, moment) == ("worker", "ask", "before"):
             self._is_to_stop = False
             process.terminate()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ class Process:
     """One process, from its start to its crash or stop. `app` is there while an api process serves.
 
     `skew_s` is how far its wall clock is ahead, and may be changed at any time. `ended` is done at its end.
+    `number`: it is the first of its name, the second …
     """
 
     def __init__(self, name: str, kind: str, number: int, settings: Settings, events: Events) -> None:
@@ -52,7 +54,7 @@ class Process:
         self.remains: list[Any] = []
         """Handles that were due after the crash."""
 
-        self.calls = 0
+        self._calls: Counter[str] = Counter()
         self.handlers: dict[signal.Signals, Callable[[], object]] = {}
         self.up = asyncio.Event()
         self._events = events
@@ -62,10 +64,11 @@ class Process:
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.stopping = asyncio.Event()
 
-    def next_call(self) -> int:
-        """The number of its next call of a store."""
-        self.calls += 1
-        return self.calls
+    def name_of_call(self, kind: str, name: str) -> str:
+        """Name of its next such call, `statement api-0.1 inbox.store #3`: other calls in between do not change it."""
+        call = f"{kind} {self.label} {name}"
+        self._calls[call] += 1
+        return f"{call} #{self._calls[call]}"
 
     def spawn(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run it in this process: it dies with it."""

@@ -41,7 +41,7 @@ Z = 1.959964
 
 
 class Lived(msgspec.Struct, frozen=True, kw_only=True):
-    """A world that was lived: the name of its profile as it was asked for, and its outcome without its violations."""
+    """A world that was lived: the profile that was chosen (it may be `mix`), and its outcome without its violations."""
 
     commit: str
     profile: str

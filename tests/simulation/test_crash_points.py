@@ -67,7 +67,7 @@ def test_points_are_counted_in_each_life_and_anew_after_a_crash() -> None:
 
     async def live() -> list[bool]:
         def call(moment: str) -> bool:
-            return book.applies(f"step api-0.1 #7 commit crash {moment}", 0.5)
+            return book.applies(f"step api-0.1 commit #7 crash {moment}", 0.5)
 
         book.begin(["api commit #2 before", "api commit after"])
         return [call("before"), call("after"), call("before"), call("before"), call("after"), call("after")]

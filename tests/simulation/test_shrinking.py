@@ -15,14 +15,14 @@ NAMES = [f"fault {number}" for number in range(200)]
 @pytest.mark.parametrize("wanted", [{3}, {0, 199}, {17, 60, 61}])
 def test_few_faults_are_left(wanted: set[int]) -> None:
     needed = {NAMES[number] for number in wanted}
-    asked: list[int] = []
+    sizes: list[int] = []
 
     def is_broken(names: Sequence[str]) -> bool:
-        asked.append(len(names))
+        sizes.append(len(names))
         return needed <= set(names)
 
     assert set(shrink(NAMES, is_broken, 200)) == needed
-    assert len(asked) <= 200
+    assert len(sizes) <= 200
 
 
 def test_world_that_breaks_without_faults_needs_none() -> None:

@@ -129,6 +129,24 @@ def test_a_process_that_is_killed_at_its_statement_hears_nothing_of_it(url: str,
     in_world(main)
 
 
+def test_an_accident_has_the_same_name_whatever_else_its_process_calls(url: str) -> None:
+    async def main(others: int) -> list[str]:
+        names: list[str] = []
+        server = new_postgres(url, lambda name, _: bool(names.append(name)))  # type: ignore[func-returns-value]
+        async with database_of(server) as db:
+            process = new_process()
+            server.accidents.crash_share = 0.5
+            for host in ("a.example", "b.example"):
+                for _ in range(others):
+                    await process.serve(db.fetchval("SELECT 1"))
+                await process.serve(db.execute(_INSERT, host))
+        return [name for name in names if "INSERT" in name and name.endswith("crash before")]
+
+    alone, among_others = in_world(lambda: main(0)), in_world(lambda: main(3))
+    assert alone == [f"statement worker.1 INSERT INTO notify_secrets #{nth} crash before" for nth in (1, 2)]
+    assert among_others == alone
+
+
 def test_a_server_that_refuses_has_closed_its_connections(url: str) -> None:
     async def main() -> None:
         server, process = new_postgres(url), new_process()

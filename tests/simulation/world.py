@@ -7,6 +7,7 @@ them, is given to it.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -55,7 +56,7 @@ class World:
         self.redis = Redis(self.random("redis"), events, Accidents("command", applies, self.rest), self.rest)
         self.processes: dict[str, Process] = {}
         self.dead: list[Process] = []
-        self._started = 0
+        self._starts: Counter[str] = Counter()
 
     def now(self) -> datetime:
         """The right time, which Postgres has too."""
@@ -77,9 +78,9 @@ class World:
         former = self.processes.get(name)
         if former is not None:
             self.dead.append(former)
-        self._started += 1
+        self._starts[name] += 1
         settings = read_settings(self.environ | environ)
-        process = Process(name, kind, self._started, settings, self.events)
+        process = Process(name, kind, self._starts[name], settings, self.events)
         process.skew_s = skew_s
         self.processes[name] = process
         self.rest.trouble()

@@ -15,8 +15,8 @@ from simulator.kit.asgi import App, Cut, Hang, Reply, Request, Route
 from simulator.kit.asgi import Response as Reply200
 from simulator.kit.http_client import NoResponse
 from tests.simulation.faults import FaultBook
+from tests.simulation.in_world import in_world
 from tests.simulation.network import HTML_ERROR, Blackout, LinkFaults, Network, Server
-from tests.simulation.virtual_loop import run
 
 T = TypeVar("T")
 PORT = 9001
@@ -47,7 +47,7 @@ class Bench:
         return await self.transport.call("GET", URL, headers={})
 
 
-def in_world(test: Callable[[Bench], Awaitable[T]], **options: Any) -> T:
+def on_bench(test: Callable[[Bench], Awaitable[T]], **options: Any) -> T:
     """Run a test in virtual time."""
 
     async def main() -> T:
@@ -58,7 +58,7 @@ def in_world(test: Callable[[Bench], Awaitable[T]], **options: Any) -> T:
         finally:
             bench.network.close()
 
-    return run(main())
+    return in_world(main)
 
 
 def test_product_calls_over_its_own_connections() -> None:
@@ -69,7 +69,7 @@ def test_product_calls_over_its_own_connections() -> None:
         assert bench.acted == 2
         assert 0.01 < asyncio.get_running_loop().time() < 1.0
 
-    in_world(test)
+    on_bench(test)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_failed_exchange_has_an_unknown_outcome(fault: str, acted: int, reason: 
         assert bench.acted == acted
         assert [name.rpartition(" ")[2] for name in bench.book.happened] == [fault]
 
-    in_world(test)
+    on_bench(test)
 
 
 def test_truncated_and_html_responses_are_whole_http() -> None:
@@ -102,7 +102,7 @@ def test_truncated_and_html_responses_are_whole_http() -> None:
         bench.network.set_faults({"product>*": LinkFaults(html_error=1.0)})
         assert (await bench.call()).body == HTML_ERROR
 
-    in_world(test)
+    on_bench(test)
 
 
 def test_doubled_request_acts_twice() -> None:
@@ -112,7 +112,7 @@ def test_doubled_request_acts_twice() -> None:
         await asyncio.sleep(61)
         assert bench.acted == 2
 
-    in_world(test)
+    on_bench(test)
 
 
 def test_slow_request_is_overtaken_and_acts_after_its_time_out() -> None:
@@ -122,7 +122,7 @@ def test_slow_request_is_overtaken_and_acts_after_its_time_out() -> None:
             await bench.call()
         assert asyncio.get_running_loop().time() == pytest.approx(10.0)
 
-    in_world(test)
+    on_bench(test)
 
 
 def test_silent_outage_hangs_and_another_refuses() -> None:
@@ -144,7 +144,7 @@ def test_silent_outage_hangs_and_another_refuses() -> None:
         assert (await bench.call()).status == 200
         assert list(bench.book.happened) == ["a", "b"]
 
-    in_world(test)
+    on_bench(test)
 
 
 def test_fault_that_is_left_out_does_not_happen() -> None:
@@ -158,7 +158,7 @@ def test_fault_that_is_left_out_does_not_happen() -> None:
                 failed += 1
         assert failed == 1
 
-    in_world(test, only=frozenset({"product>channel GET /v1/payments/x  #2 cut_after"}))
+    on_bench(test, only=frozenset({"product>channel GET /v1/payments/x  #2 cut_after"}))
 
 
 def test_hung_and_cut_replies_of_a_simulator() -> None:
@@ -173,7 +173,7 @@ def test_hung_and_cut_replies_of_a_simulator() -> None:
         with pytest.raises(ChannelUnavailable):
             await bench.call()
 
-    in_world(test)
+    on_bench(test)
 
 
 class Crashing:
@@ -206,7 +206,7 @@ def test_crash_of_a_process_cuts_its_exchanges() -> None:
         assert process.has_begun
         assert asyncio.get_running_loop().time() == pytest.approx(1.0)
 
-    in_world(test)
+    on_bench(test)
 
 
 def test_draws_depend_on_seed_and_name_alone() -> None:
@@ -222,7 +222,7 @@ def test_draws_depend_on_seed_and_name_alone() -> None:
         bench.network.close()
         return bench.book.happened
 
-    first, second = run(faults()), run(faults())
+    first, second = in_world(faults), in_world(faults)
     assert first == second
     assert 2 < len(first) < 18
 
@@ -239,4 +239,4 @@ def test_seed_crashes_a_process_in_the_middle_of_an_exchange() -> None:
         assert asyncio.get_running_loop().time() < 1.0
         assert list(bench.book.happened) == ["merchant>api W1-0 POST #1 serving crash"]
 
-    in_world(test)
+    on_bench(test)

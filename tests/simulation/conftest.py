@@ -22,6 +22,20 @@ LIMIT_S = 300.0
 PlayScene = Callable[..., dict[str, Any]]
 
 
+def run_world(module: str, *arguments: str) -> bytes:
+    """Run `python -m MODULE …` to its end with an environment of its own; return the last line that it printed."""
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    return ended.stdout.splitlines()[-1]
+
+
 @pytest.fixture(scope="session")
 def worlds(servers_home: Path) -> Iterator[Cluster]:
     """The Postgres of all worlds of this session: autovacuum would change the order of rows in it by chance."""
@@ -36,15 +50,7 @@ def play(worlds: Cluster) -> PlayScene:
 
     def play_scene(scene: str, seed: int = 1) -> dict[str, Any]:
         url = worlds.new_database(f"world_{next(numbers)}")
-        command = [sys.executable, "-m", "tests.simulation.bare", scene, str(seed), url]
-        environ = {
-            name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE") if name in os.environ
-        }
-        ended = subprocess.run(
-            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-        assert ended.returncode == 0, ended.stderr
-        result: dict[str, Any] = msgspec.json.decode(ended.stdout)
+        result: dict[str, Any] = msgspec.json.decode(run_world("tests.simulation.bare", scene, str(seed), url))
         return result
 
     return play_scene

@@ -1,9 +1,6 @@
 """A process is killed at each step of an order's life, and no order is lost."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from itertools import count
@@ -13,14 +10,13 @@ import msgspec
 import pytest
 
 from tests.kill_steps import place_of
-from tests.servers import ROOT
+from tests.simulation.conftest import run_world
 from tests.simulation.crash_lives import Points
 from tests.simulation.crash_report import Report
 from tests.simulation.crash_steps import ROWS, STEPS, Course, reached, rows_of
 from tests.simulation.in_world import in_world
 from tests.simulation.postgres import Cluster
 
-LIMIT_S = 300.0
 Play = Callable[..., list[dict[str, Any]]]
 
 _numbers = count()
@@ -34,11 +30,9 @@ def play(worlds: Cluster) -> Play:
         options = ["--after", after, "--channel", "sandbox", "--steps", "--pairs", "0"]
         options += [option for course in courses for option in ("--course", course)]
         options += ["--database-url", worlds.new_database(f"lives_{next(_numbers)}")]
-        environ = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        command = [sys.executable, "-m", "tests.simulation.crash_points", "world", *options]
-        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, timeout=LIMIT_S, check=False)
-        assert ended.returncode == 0, ended.stderr.decode()
-        played: list[dict[str, Any]] = msgspec.json.decode(ended.stdout.splitlines()[-1])
+        played: list[dict[str, Any]] = msgspec.json.decode(
+            run_world("tests.simulation.crash_points", "world", *options)
+        )
         return played
 
     return play_courses

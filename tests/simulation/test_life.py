@@ -1,8 +1,5 @@
 """Whole worlds: the service, five channels, the merchant, shoppers and faults, judged by the oracle."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from difflib import unified_diff
 from itertools import count
@@ -11,11 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.servers import ROOT
+from tests.simulation.conftest import run_world
 from tests.simulation.outcome import Outcome
 from tests.simulation.postgres import Cluster
 
-LIMIT_S = 300.0
 Live = Callable[..., Outcome]
 
 _numbers = count()
@@ -44,11 +40,7 @@ def live(worlds: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Live:
             options += ["--only", str(path)]
         if events is not None:
             options += ["--events", str(events)]
-        environ = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-        command = [sys.executable, "-m", "tests.simulation", "world", *options]
-        ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, timeout=LIMIT_S, check=False)
-        assert ended.returncode == 0, ended.stderr.decode()
-        return msgspec.json.decode(ended.stdout.splitlines()[-1], type=Outcome)
+        return msgspec.json.decode(run_world("tests.simulation", "world", *options), type=Outcome)
 
     return live_one
 

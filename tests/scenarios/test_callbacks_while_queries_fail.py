@@ -39,7 +39,7 @@ async def test_payments_are_created_while_queries_fail(scenario: Scenario) -> No
 
 async def test_150_callbacks_pay_while_no_query_is_answered(scenario: Scenario) -> None:
     orders = await scenario.place_many(ORDERS, "unanswered")
-    await scenario.faults(**NO_QUERIES)
+    await _fail_queries(scenario, NO_QUERIES, *orders)
     await asyncio.gather(*(scenario.pay(order, None) for order in orders))
     await scenario.until("paid", *orders)
     assert await _confirmed(scenario, orders) == 0
@@ -58,7 +58,7 @@ async def test_150_callbacks_pay_while_no_query_is_answered(scenario: Scenario) 
 @pytest.mark.parametrize("fault", ["timed_out", "html_error", "cut"])
 async def test_a_callback_pays_however_the_queries_fail(scenario: Scenario, fault: str) -> None:
     order = await scenario.place("unanswered")
-    await scenario.faults(**{"affected": ["query"], fault: 1.0})
+    await _fail_queries(scenario, {"affected": ["query"], fault: 1.0}, order)
     await scenario.pay(order, None)
     await scenario.until("paid", order)
     assert await _confirmed(scenario, [order]) == 0
@@ -69,7 +69,7 @@ async def test_a_wholly_signed_callback_of_each_channel_pays(scenario: Scenario,
     account = f"{channel}-unanswered"
     await add_account(scenario.stack, scenario.db, account, channel=channel, trust_callback="when_unanswered")
     order = await place_at(scenario, channel, account=account)
-    await scenario.faults(**NO_QUERIES)
+    await _fail_queries(scenario, NO_QUERIES, order)
     await scenario.pay(order, None)
     await scenario.until("paid", order)
     assert await scenario.paid_by(order) in {"callback", "compensation"}
@@ -83,7 +83,7 @@ async def test_a_wholly_signed_callback_of_each_channel_pays(scenario: Scenario,
 async def test_an_answer_that_says_otherwise_is_a_case_and_the_row_stays_due(scenario: Scenario) -> None:
     """A query then speaks of another amount: a person looks. The order stays what it is, and its queries go on."""
     order = await scenario.place("unanswered")
-    await scenario.faults(**NO_QUERIES)
+    await _fail_queries(scenario, NO_QUERIES, order)
     await scenario.pay(order, None)
     await scenario.until("paid", order)
 
@@ -94,6 +94,12 @@ async def test_an_answer_that_says_otherwise_is_a_case_and_the_row_stays_due(sce
     await scenario.faults()
     await scenario.make_due(order)
     await eventually(lambda: _are_confirmed(scenario, [order]))
+
+
+async def _fail_queries(scenario: Scenario, faults: dict[str, Any], *orders: ShopOrder) -> None:
+    """Let queries fail. None is under way then: its *unpaid*, noted after the callback came, would contradict it."""
+    await scenario.put_off(*orders)
+    await scenario.faults(**faults)
 
 
 def _terms(scenario: Scenario) -> dict[str, Any]:

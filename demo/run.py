@@ -99,12 +99,12 @@ async def run_demo(
             db = await stack.open_database()
             try:
                 progress.write(f"The demo ran {orders} orders; waiting until each of them is settled")
-                await _settle(db, progress)
+                await settle(db, progress)
                 await asyncio.sleep(profile.settle_after_s + LATE_MONEY_S)
                 if reconciles:
                     progress.write("Reconciling with the channels' statements of the day")
                     await asyncio.gather(*(_reconcile(stack, name, began_at) for name in CURRENCIES))
-                await _settle(db, progress)
+                await settle(db, progress)
                 done = accidents.done if accidents is not None else []
                 duration_s = time.monotonic() - began
                 still_open = await list_open_work(db, RECHECKED_WITHIN_S)
@@ -120,18 +120,41 @@ async def run_demo(
             return report
 
 
-async def _shop(
-    stack: Stack, orders: int, seed: int, accidents: Accidents | None, progress: Progress
-) -> tuple[Visit, ...]:
-    plan = Plan(
-        shoppers=orders,
+def usual_plan(
+    stack: Stack, shoppers: int, seed: int, *, expires_s: int = EXPIRES_S, order_prefix: str = "shop"
+) -> Plan:
+    """Return a plan with shoppers of all kinds at all accounts of the stack, in all their currencies."""
+    return Plan(
+        shoppers=shoppers,
         accounts=tuple(CURRENCIES),
         currencies=CURRENCIES,
         notify_url=stack.notify_url,
         seed=seed,
         weights=KINDS,
-        expires_in_s=EXPIRES_S,
+        expires_in_s=expires_s,
+        order_prefix=order_prefix,
     )
+
+
+async def settle(
+    db: Database, progress: Progress, *, rechecked_within_s: float = RECHECKED_WITHIN_S, limit_s: float = SETTLE_S
+) -> int:
+    """Wait until no work is open, or for so long; return the number of rows that are still open."""
+    deadline = time.monotonic() + limit_s
+    most = 0
+    while True:
+        left = await count_open_work(db, rechecked_within_s)
+        most = max(most, left)
+        progress.update("settling", most - left, most, f"{left} open")
+        if left == 0 or time.monotonic() >= deadline:
+            return left
+        await asyncio.sleep(0.25)
+
+
+async def _shop(
+    stack: Stack, orders: int, seed: int, accidents: Accidents | None, progress: Progress
+) -> tuple[Visit, ...]:
+    plan = usual_plan(stack, orders, seed)
     done = paid = 0
     running: set[asyncio.Task[None]] = set()
 
@@ -149,19 +172,6 @@ async def _shop(
         visits = await run(shop, plan, concurrency=CONCURRENCY, on_progress=on_progress)
     await asyncio.gather(*running)
     return visits
-
-
-async def _settle(db: Database, progress: Progress) -> None:
-    """Wait until no work is open, or for `SETTLE_S`. The report names what is still open then."""
-    deadline = time.monotonic() + SETTLE_S
-    most = 0
-    while time.monotonic() < deadline:
-        left = await count_open_work(db, RECHECKED_WITHIN_S)
-        most = max(most, left)
-        progress.update("settling", most - left, most, f"{left} open")
-        if left == 0:
-            return
-        await asyncio.sleep(0.25)
 
 
 async def _reconcile(stack: Stack, name: str, began_at: datetime) -> None:

@@ -16,10 +16,9 @@ from playwright.async_api import Browser, Page, ViewportSize
 
 from api.console.gate import LOCAL
 from core.operators import Role
-from demo.run import CURRENCIES, HARSH, KINDS
+from demo.run import CURRENCIES, HARSH, usual_plan
 from demo.service import NO_TLS
 from demo.stack import Stack
-from simulator.shoppers.plan import Plan
 from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from simulator.shoppers.visits import run
 from storage.postgres.operators import find_operator, insert_operator
@@ -89,22 +88,10 @@ async def open_console(browser: Browser, directory: Path) -> AsyncIterator[Conso
     async with Stack(directory, unit_s=UNIT_S, seed=5, accounts=accounts, account=policies, env=env) as stack:
         async with stack.shop() as shop:
             await stack.control("PUT", "channel", "/control/faults", HARSH)
-            await run(shop, _plan(stack), concurrency=16)
+            await run(shop, usual_plan(stack, SHOPPERS, 5, expires_s=EXPIRES_S), concurrency=16)
             await _tell(stack, shop)
         await asyncio.sleep(ROLLED_UP_S)
         yield Console(browser, stack, await _sign_in(stack))
-
-
-def _plan(stack: Stack) -> Plan:
-    return Plan(
-        shoppers=SHOPPERS,
-        accounts=tuple(CURRENCIES),
-        currencies=CURRENCIES,
-        notify_url=stack.notify_url,
-        seed=5,
-        weights=KINDS,
-        expires_in_s=EXPIRES_S,
-    )
 
 
 async def _tell(stack: Stack, shop: Shop) -> None:

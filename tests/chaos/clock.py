@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from calendar import isleap
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from demo.embedded import free_port
 from demo.service import Service
 from tests.chaos.ground import Disturbance, Ground, open_stack
-from tests.chaos.probes import Callbacks, counted
+from tests.chaos.probes import Callbacks
 from tests.servers import eventually
 
 MINUTES_10_S = 600.0
@@ -30,7 +30,7 @@ def until_leap_day_s(now: datetime) -> float:
     """Return the seconds until noon of the next 29 February."""
     year = now.year
     while True:
-        if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0):
+        if isleap(year):
             noon = datetime(year, 2, 29, 12, tzinfo=UTC)
             if noon > now:
                 return (noon - now).total_seconds()
@@ -78,29 +78,21 @@ async def _jump(ground: Ground, seconds: float) -> None:
 
 async def _send(ground: Ground, name: str, url: str, seconds: float) -> None:
     """Call the process back until its time is over: every genuine callback is acknowledged there."""
-    callbacks = Callbacks(ground, url)
-    await callbacks.prepare(SENT)
-    answers = await callbacks.send_for(seconds, seconds / SENT)
-    refused = [answer for answer in answers if answer.status != 200]
-    if refused:
-        ground.report_broken(f"clock {name}: callbacks were answered {counted(refused)}")
-    ground.measure(f"{name}: acknowledged", len(answers) - len(refused), "callbacks", len(answers))
-    ground.measure(f"{name}: the clock is corrected by", await _correction_s(ground, url), "s")
-    await callbacks.check_stored()
-    await callbacks.close()
+    async with Callbacks(ground, SENT, url) as callbacks:
+        await callbacks.expect_acknowledged(name, seconds, SENT)
+        ground.measure(f"{name}: the clock is corrected by", await _correction_s(ground, url), "s")
 
 
 async def _correction_s(ground: Ground, url: str) -> float:
-    async def skew_s() -> float | None:
+    """Return the seconds by which the process corrects its clock, once it has compared it."""
+
+    async def known() -> list[float]:
         response = await ground.scenario.http.get(f"{url}/readyz")
-        skew: float | None = response.json()["clock_skew_s"]
-        return skew
+        skew_s = response.json()["clock_skew_s"]
+        return [] if skew_s is None else [skew_s]
 
-    async def is_known() -> bool:
-        return await skew_s() is not None
-
-    await eventually(partial(is_known))
-    return float(await skew_s() or 0.0)
+    [skew_s] = await eventually(known)
+    return skew_s
 
 
 def _services(ground: Ground, key: str, by_s: float, preload: dict[str, str]) -> tuple[tuple[Service, ...], str]:

@@ -7,16 +7,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from demo.embedded import EmbeddedError
+from demo.embedded import EmbeddedError, EmbeddedPostgres
 from demo.stack import Stack
+from runtime.loop import pause
 from tests.chaos.ground import Disturbance, Ground, open_stack
-from tests.chaos.probes import Callbacks, counted
+from tests.chaos.probes import ACKNOWLEDGED, COME_AGAIN, Answer, Callbacks, counted
 from tests.servers import eventually
 
 SIZE_MIB = 400
@@ -24,6 +26,11 @@ SIZE_MIB = 400
 
 FULL = 0.5
 """Share of the run in which the disk is full."""
+
+GAP_S = 0.25
+REFILLED_S, SUPERVISED_S = 0.2, 0.5
+REFUSED_S = 60.0
+"""The disk stays full for longer, up to this, until a callback was refused."""
 
 CHUNK = bytes(1 << 20)
 
@@ -63,46 +70,63 @@ async def open_small_stack(directory: Path, seed: int, **options: Any) -> AsyncI
 
 async def disturb(ground: Ground) -> None:
     """Fill the disk, keep it full while callbacks come, free it, and wait until Postgres has come back by itself."""
-    callbacks = Callbacks(ground)
-    await callbacks.prepare(20)
-    await ground.wait(ground.seconds * (1 - FULL) / 2)
-    supervising = asyncio.create_task(_supervise(ground))
-    filler = ground.stack.postgres.directory / "filler"
-    began = time.monotonic()
-    ground.note(f"The disk is full for {ground.seconds * FULL:.0f} s")
-    sending = asyncio.create_task(callbacks.send_for(ground.seconds * FULL, 0.25))
-    while not sending.done():
-        await asyncio.to_thread(_fill, filler)
-        await asyncio.sleep(0.2)
-    answers = sending.result()
-    filler.unlink()
-    ground.note(f"The disk has room again after {time.monotonic() - began:.0f} s")
+    postgres = ground.stack.postgres
+    filler = postgres.directory / "filler"
+    async with Callbacks(ground, 20) as callbacks:
+        await ground.wait(ground.seconds * (1 - FULL) / 2)
+        async with _repeating(partial(_supervise, postgres), SUPERVISED_S):
+            began = time.monotonic()
+            async with _repeating(partial(_fill, filler), REFILLED_S):
+                ground.note(f"The disk is full for {ground.seconds * FULL:.0f} s")
+                answers = await callbacks.send_for(ground.seconds * FULL, GAP_S)
+                # Postgres writes where it had room before, for a while.
+                while all(answer.status != COME_AGAIN for answer in answers) and time.monotonic() - began < REFUSED_S:
+                    answers += await callbacks.send_for(GAP_S, GAP_S)
+            filler.unlink()
+            ground.note(f"The disk has room again after {time.monotonic() - began:.0f} s")
+            _judge(ground, answers)
+            began = time.monotonic()
+
+            async def is_acknowledged() -> bool:
+                return (await callbacks.send()).status == ACKNOWLEDGED
+
+            await eventually(is_acknowledged, interval_s=0.2)
+            ground.measure("callbacks acknowledged again after", time.monotonic() - began, "s")
+            await ground.caught_up("full disk")
+
+
+def _judge(ground: Ground, answers: list[Answer]) -> None:
+    """Record the answers of a full disk. Each callback is acknowledged or is to come again."""
     ground.progress.write(f"Callbacks meanwhile: {counted(answers)}")
-    ground.measure("acknowledged while full", sum(a.status == 200 for a in answers), "callbacks", len(answers))
-    ground.measure("503 while full", sum(a.status == 503 for a in answers), "callbacks", len(answers))
-    others = [answer for answer in answers if answer.status not in (200, 503)]
-    if others:
+    for name, status in (("acknowledged", ACKNOWLEDGED), ("503", COME_AGAIN)):
+        count = sum(answer.status == status for answer in answers)
+        ground.measure(f"{name} while full", count, "callbacks", len(answers))
+    if others := [answer for answer in answers if answer.status not in (ACKNOWLEDGED, COME_AGAIN)]:
         ground.report_broken(f"disk full: callbacks were answered {counted(others)}")
-    began = time.monotonic()
-
-    async def is_acknowledged() -> bool:
-        return (await callbacks.send()).status == 200
-
-    await eventually(is_acknowledged, interval_s=0.2)
-    ground.measure("callbacks acknowledged again after", time.monotonic() - began, "s")
-    await ground.caught_up("full disk")
-    supervising.cancel()
-    await asyncio.gather(supervising, return_exceptions=True)
-    await callbacks.check_stored()
-    await callbacks.close()
 
 
-async def _supervise(ground: Ground) -> None:
-    """Start Postgres again whenever it has ended, as a platform does."""
-    while True:
-        with suppress(EmbeddedError):
-            await asyncio.to_thread(ground.stack.postgres.start)
-        await asyncio.sleep(0.5)
+@asynccontextmanager
+async def _repeating(act: Callable[[], None], each_s: float) -> AsyncIterator[None]:
+    """Do this at once and then each `each_s` in a thread, until the block ends."""
+    ended = asyncio.Event()
+
+    async def repeat() -> None:
+        while not ended.is_set():
+            await asyncio.to_thread(act)
+            await pause(ended, each_s)
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        ended.set()
+        await task
+
+
+def _supervise(postgres: EmbeddedPostgres) -> None:
+    """Start Postgres again if it has ended, as a platform does."""
+    with suppress(EmbeddedError):
+        postgres.start()
 
 
 def _fill(filler: Path) -> None:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from random import Random
+from statistics import quantiles
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from cli.progress import Progress
 from demo.open_work import list_open_work
-from demo.run import CURRENCIES, KINDS
+from demo.run import CURRENCIES, usual_plan
 from demo.service import ROOT, Service
 from demo.stack import Stack
 from simulator.kernel.faults import FaultProfile
 from simulator.shoppers.browser import Browser
-from simulator.shoppers.plan import Plan
+from simulator.shoppers.shop import ShopOrder
 from simulator.shoppers.visits import Visit, visit
 from storage.postgres.database import Database
 from tests.scenarios.scenario import Scenario
+from tests.servers import eventually
 
 UNIT_S = 0.25
 """A minute. Leases, deadlines of HTTP and times of callbacks keep their length."""
@@ -57,6 +60,10 @@ LOW = FaultProfile(
 
 ENVIRONMENT = {"RECONCILE_AT": "off"}
 
+_PAID_AT = """
+SELECT order_no, extract(epoch FROM at)::float8 AS at FROM order_events
+ WHERE order_no = ANY($1::text[]) AND kind = 'paid'"""
+
 COMMON: Any = {"unit_s": UNIT_S, "accounts": {name: name for name in CURRENCIES}}
 """Arguments of every stack."""
 
@@ -88,27 +95,34 @@ class Ground:
         self.done: list[str] = []
         self.logs: list[Path] = []
 
+    @property
+    def api_pid(self) -> int:
+        """The process id of the first web process."""
+        pid = self.stack.apis[0].pid
+        assert pid is not None, "the web process has ended"
+        return pid
+
+    async def paid_at(self, *orders: ShopOrder) -> dict[str, float]:
+        """Return the times at which these orders became paid, in seconds since 1970, by order number."""
+        rows = await self.db.fetch(_PAID_AT, [order.order_no for order in orders])
+        return {row["order_no"]: row["at"] for row in rows}
+
     def measure(self, name: str, value: float, unit: str, n: int = 1) -> None:
         self.figures.append(Figure(name=name, value=round(value, 3), unit=unit, n=n))
 
     def count(self, name: str, number: int, unit: str) -> None:
-        """Add to a figure that sums up over the run."""
+        """Add to a figure that sums up over the run. Its `n`: how often that was done."""
+        before = next((each for each in self.figures if each.name == name), Figure(name=name, value=0, unit=unit, n=0))
         others = [each for each in self.figures if each.name != name]
-        sums = [each for each in self.figures if each.name == name]
-        total = sum(each.value for each in sums) + number
-        self.figures[:] = [*others, Figure(name=name, value=total, unit=unit, n=(len(sums) and sums[0].n + 1) or 1)]
+        self.figures[:] = [*others, replace(before, value=before.value + number, n=before.n + 1)]
 
-    def measure_times(self, name: str, seconds: list[float]) -> None:
-        """Record p50, p99 and the largest of these durations."""
-        ordered = sorted(seconds)
-        for label, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-            if ordered:
-                self.measure(
-                    f"{name} {label}",
-                    ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)],
-                    "s",
-                    len(ordered),
-                )
+    def measure_times(self, name: str, seconds: Sequence[float]) -> None:
+        """Record p50, p95, p99 and the largest of these durations; nothing without any."""
+        if not seconds:
+            return
+        cuts = quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 99
+        for label, value in (("p50", cuts[49]), ("p95", cuts[94]), ("p99", cuts[98]), ("max", max(seconds))):
+            self.measure(f"{name} {label}", value, "s", len(seconds))
 
     def report_broken(self, sentence: str) -> None:
         """Record what may not be: the run has failed."""
@@ -146,16 +160,15 @@ class Ground:
     async def caught_up(self, name: str) -> None:
         """Measure the time from now until no work is overdue that no process has."""
         began = time.monotonic()
-        while await self._is_behind():
-            if time.monotonic() - began > CAUGHT_UP_S:
-                self.report_broken(f"{name}: work is overdue {CAUGHT_UP_S:.0f} s after the disturbance")
-                break
-            await asyncio.sleep(0.2)
+        try:
+            await eventually(self._has_caught_up, CAUGHT_UP_S, 0.2)
+        except AssertionError:
+            self.report_broken(f"{name}: work is overdue {CAUGHT_UP_S:.0f} s after the disturbance")
         self.measure(f"{name}: nothing overdue after", time.monotonic() - began, "s")
 
-    async def _is_behind(self) -> bool:
+    async def _has_caught_up(self) -> bool:
         rows = await list_open_work(self.db, 0.0)
-        return any(row.due_in_s < -OVERDUE_S and not row.leased_for_s for row in rows)
+        return not any(row.due_in_s < -OVERDUE_S and not row.leased_for_s for row in rows)
 
 
 class Load:
@@ -169,16 +182,7 @@ class Load:
         self._gap_s = 1.0 / rate_per_s
         self._progress = progress
         self._ended = asyncio.Event()
-        self._plan = Plan(
-            shoppers=VISITS_MAX,
-            accounts=tuple(CURRENCIES),
-            currencies=CURRENCIES,
-            notify_url=stack.notify_url,
-            seed=seed,
-            weights=KINDS,
-            expires_in_s=expires_s,
-            order_prefix=prefix,
-        )
+        self._plan = usual_plan(stack, VISITS_MAX, seed, expires_s=expires_s, order_prefix=prefix)
         self._arriving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:

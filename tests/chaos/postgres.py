@@ -30,7 +30,7 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 _TERMINATE_BUSY = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE application_name = 'nodrop' AND state = 'active' AND query !~ '^SELECT'"""
-TERMINATED_TIMES = 40
+TERMINATED_TIMES, TERMINATED_GAP_S = 40, 0.02
 
 
 class ProxiedStack(Stack):
@@ -58,22 +58,19 @@ async def open_proxied_stack(directory: Path, seed: int, **options: Any) -> Asyn
 
 async def disturb(ground: Ground) -> None:
     """Do one of the four after another, each several times in a whole run and once in a short one."""
-    callbacks = Callbacks(ground)
-    await callbacks.prepare(20)
     faults: list[Callable[[Ground], Awaitable[None]]] = [restart, cut, terminate, freeze]
-    until = time.monotonic() + ground.seconds
     gaps = [min(gap, ground.seconds / share) for gap, share in zip(GAPS_S, (10, 3), strict=True)]
     done = 0
-    while time.monotonic() < until or done < len(faults):
-        await faults[done % len(faults)](ground)
-        done += 1
-        await callbacks.send_for(ground.random.uniform(*gaps), 0.5)
-    ground.progress.write(f"Callbacks meanwhile: {counted(callbacks.answers)}")
-    ground.measure("faults", done, "times")
-    ground.measure_times("callback answered", [answer.seconds for answer in callbacks.answers])
-    await ground.caught_up("after the last fault")
-    await callbacks.check_stored()
-    await callbacks.close()
+    async with Callbacks(ground, 20) as callbacks:
+        until = time.monotonic() + ground.seconds
+        while time.monotonic() < until or done < len(faults):
+            await faults[done % len(faults)](ground)
+            done += 1
+            await callbacks.send_for(ground.random.uniform(*gaps), 0.5)
+        ground.progress.write(f"Callbacks meanwhile: {counted(callbacks.answers)}")
+        ground.measure("faults", done, "times")
+        ground.measure_times("callback answered", [answer.seconds for answer in callbacks.answers])
+        await ground.caught_up("after the last fault")
 
 
 async def restart(ground: Ground) -> None:
@@ -103,7 +100,7 @@ async def terminate(ground: Ground) -> None:
         busy = 0
         for _ in range(TERMINATED_TIMES):
             busy += await connection.fetchval(_TERMINATE_BUSY)
-            await asyncio.sleep(0.02)
+            await ground.wait(TERMINATED_GAP_S)
     finally:
         await connection.close()
     ground.note(f"Sessions ended: {ended}, and {busy} in the middle of a statement")

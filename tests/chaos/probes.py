@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from pyreqwest.client import Client
 from pyreqwest.exceptions import PyreqwestError
@@ -19,7 +19,7 @@ from tests.scenarios.scenario import number_of
 CHANNEL_WAITS_S = 5.0
 """https://pay.weixin.qq.com/doc/v3/merchant/4012791861: within five seconds."""
 
-NO_RESPONSE = 0
+NO_RESPONSE, ACKNOWLEDGED, COME_AGAIN = 0, 200, 503
 
 CONNECTIONS_MAX = 2500
 """No callback waits for a connection of another one: the channel's time begins when it is sent."""
@@ -37,32 +37,39 @@ class Answer(NamedTuple):
 
 
 class Callbacks:
-    """Callbacks about orders of their own, which are paid at the channel and were never called back.
+    """Callbacks about `count` orders of their own, which are paid at the channel and were never called back. They are
+    sent to `url`, or to the system's first web process.
 
-    `new`: a new notification each time; else the bytes of an earlier one are repeated.
+    Entered, the orders are paid; at the end each callback that was acknowledged is in the inbox, or that is a break.
     """
 
-    def __init__(self, ground: Ground, url: str = "") -> None:
+    def __init__(self, ground: Ground, count: int, url: str = "") -> None:
         self.answers: list[Answer] = []
         self._ground = ground
+        self._count = count
         self._url = f"{url or ground.stack.api_url}/callbacks/sandbox"
         self._signed: list[tuple[dict[str, str], bytes]] = []
         self._orders: list[tuple[ShopOrder, str]] = []
         self._sent = 0
         self._client: Client = http_client(CONNECTIONS_MAX)
 
-    async def prepare(self, count: int) -> None:
-        """Place the orders and let them be paid."""
+    async def __aenter__(self) -> Self:
         scenario = self._ground.scenario
-        orders = await scenario.place_many(count)
+        orders = await scenario.place_many(self._count)
         await scenario.put_off(*orders)
         for order in orders:
             await scenario.pay(order, "lost")
         ledger = {payment.out_trade_no: payment.transaction_id for payment in (await scenario.ledger()).payments}
         self._orders = [(order, ledger[number_of(order)] or "") for order in orders]
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        await self._client.close()
+        if exc_type is None:
+            await self.check_stored()
 
     async def send(self, *, new: bool = True) -> Answer:
-        """Send one callback, and record how it was answered."""
+        """Send a new callback, or the bytes of an earlier one again, and record how it was answered."""
         if new or not self._signed:
             order, transaction_id = self._orders[self._sent % len(self._orders)]
             self._sent += 1
@@ -76,22 +83,32 @@ class Callbacks:
         self.answers.append(answer)
         return answer
 
-    async def send_for(self, seconds: float, gap_s: float) -> list[Answer]:
-        """Send a new callback each `gap_s`, whether or not the one before is answered; return their answers."""
-        until = time.monotonic() + seconds
+    async def send_for(self, seconds: float, gap_s: float, *, repeats: bool = False) -> list[Answer]:
+        """Send a callback each `gap_s`, whether or not the one before is answered; return their answers. `repeats`:
+        every other one is an earlier one again.
+        """
+        began = time.monotonic()
+        tasks: list[asyncio.Task[Answer]] = []
         async with asyncio.TaskGroup() as group:
-            tasks = []
-            while time.monotonic() < until:
-                tasks.append(group.create_task(self.send()))
-                await asyncio.sleep(gap_s)
+            while (passed := time.monotonic() - began) < seconds:
+                tasks += [
+                    group.create_task(self.send(new=not repeats or number % 2 == 0))
+                    for number in range(len(tasks), int(passed / gap_s) + 1)
+                ]
+                await asyncio.sleep(began + len(tasks) * gap_s - time.monotonic())
         return [task.result() for task in tasks]
 
-    async def close(self) -> None:
-        await self._client.close()
+    async def expect_acknowledged(self, name: str, seconds: float, count: int) -> list[Answer]:
+        """Send so many callbacks within this time, measured as `name`: one that is not acknowledged is a break."""
+        answers = await self.send_for(seconds, seconds / count)
+        if refused := [answer for answer in answers if answer.status != ACKNOWLEDGED]:
+            self._ground.report_broken(f"{name}: callbacks were answered {counted(refused)}")
+        self._ground.measure_times(f"{name}: acknowledged", [answer.seconds for answer in answers])
+        return answers
 
     async def check_stored(self) -> None:
         """Check that each acknowledged callback is in the inbox."""
-        acknowledged = {answer.callback_id for answer in self.answers if answer.status == 200}
+        acknowledged = {answer.callback_id for answer in self.answers if answer.status == ACKNOWLEDGED}
         stored = {row["notification_id"] for row in await self._ground.db.fetch(_STORED, list(acknowledged))}
         for callback_id in sorted(acknowledged - stored):
             self._ground.report_broken(f"I5: callback {callback_id} was acknowledged and is not stored")

@@ -17,7 +17,7 @@ from demo.embedded import free_port, temporary_directory
 from demo.stack import DATABASE, Stack
 from storage.postgres.migrate import migrate
 from tests.chaos.ground import COMMON, ENVIRONMENT, Disturbance, Ground
-from tests.chaos.probes import Callbacks, counted
+from tests.chaos.probes import Callbacks
 from tests.servers import ROOT
 
 NAMED = ROOT / "tests" / "scenarios" / "previous_release"
@@ -26,7 +26,6 @@ NAMED = ROOT / "tests" / "scenarios" / "previous_release"
 MIGRATIONS = "storage/postgres/migrations"
 GIT_S = 60.0
 SENT = 20
-
 
 _PREPARE = """
 import asyncio, os, sys
@@ -62,12 +61,9 @@ def previous_release() -> str:
 def missing() -> str:
     """Return why the previous release cannot be run here, or an empty text."""
     commit = previous_release()
-    found = _git("cat-file", "-e", f"{commit}^{{commit}}")
-    return (
-        ""
-        if found.returncode == 0
-        else f"it runs commit {commit[:12]}, which this clone does not have: git fetch --unshallow"
-    )
+    if _git("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0:
+        return ""
+    return f"it runs commit {commit[:12]}, which this clone does not have: git fetch --unshallow"
 
 
 def edited_migrations() -> list[str]:
@@ -123,18 +119,15 @@ async def open_previous_stack(directory: Path, seed: int) -> AsyncIterator[Stack
 
 async def disturb(ground: Ground) -> None:
     """Release under load: migrate beside the old processes, replace them one by one, then go back to the old ones."""
-    callbacks = Callbacks(ground)
-    await callbacks.prepare(SENT)
     part_s = ground.seconds / 6
-    await _send(ground, callbacks, "the previous release", part_s)
-    began = time.monotonic()
-    applied = await migrate(ground.stack.database_url)
-    ground.note(f"Migrated beside the previous release: {', '.join(applied) or 'nothing to do'}")
-    ground.measure("migrated in", time.monotonic() - began, "s", len(applied))
-    await _send(ground, callbacks, "the previous release on the new schema", part_s)
-    await _replace_all(ground, callbacks, part_s)
-    await callbacks.check_stored()
-    await callbacks.close()
+    async with Callbacks(ground, SENT) as callbacks:
+        await callbacks.expect_acknowledged("the previous release", part_s, SENT)
+        began = time.monotonic()
+        applied = await migrate(ground.stack.database_url)
+        ground.note(f"Migrated beside the previous release: {', '.join(applied) or 'nothing to do'}")
+        ground.measure("migrated in", time.monotonic() - began, "s", len(applied))
+        await callbacks.expect_acknowledged("the previous release on the new schema", part_s, SENT)
+        await _replace_all(ground, callbacks, part_s)
     await side_by_side(ground)
 
 
@@ -148,10 +141,10 @@ async def _replace_all(ground: Ground, callbacks: Callbacks, part_s: float) -> N
         await old.stop(60.0)
         stack.workers[number] = new
         ground.note(f"{old.name} is replaced")
-        await _send(ground, callbacks, f"{old.name} replaced", part_s / 2)
+        await callbacks.expect_acknowledged(f"{old.name} replaced", part_s / 2, SENT)
     await stack.replace_apis()
     ground.note("The web process is replaced")
-    await _send(ground, callbacks, "all is this release", part_s)
+    await callbacks.expect_acknowledged("all is this release", part_s, SENT)
 
 
 async def side_by_side(ground: Ground) -> None:
@@ -165,29 +158,17 @@ async def side_by_side(ground: Ground) -> None:
             f"previous-api-{port}", "api", health_url=f"{url}/healthz", cwd=place, env={"PORT": str(port)}
         )
         worker = ground.new_service(f"previous-worker-{port}", "worker", cwd=place, env={})
-        callbacks = Callbacks(ground, url)
-        await callbacks.prepare(SENT)
-        async with ground.running(api, worker):
+        async with ground.running(api, worker), Callbacks(ground, SENT, url) as callbacks:
             ground.note(f"A web process and a worker of {previous_release()[:12]} beside ours")
-            await _send(ground, callbacks, "side by side", part_s)
+            await callbacks.expect_acknowledged("side by side", part_s, SENT)
             ground.note("Our workers end: the previous release works alone")
             await asyncio.gather(*(each.stop(60.0) for each in ground.stack.workers))
-            await _send(ground, callbacks, "the previous worker alone", part_s)
+            await callbacks.expect_acknowledged("the previous worker alone", part_s, SENT)
             await asyncio.gather(*(each.start() for each in ground.stack.workers))
             ground.note("Our workers are back")
-            await _send(ground, callbacks, "side by side again", part_s)
+            await callbacks.expect_acknowledged("side by side again", part_s, SENT)
         ground.note("The previous release has ended")
     await ground.caught_up("after the previous release")
-    await callbacks.check_stored()
-    await callbacks.close()
-
-
-async def _send(ground: Ground, callbacks: Callbacks, name: str, seconds: float) -> None:
-    answers = await callbacks.send_for(seconds, seconds / SENT)
-    refused = [answer for answer in answers if answer.status != 200]
-    if refused:
-        ground.report_broken(f"{name}: callbacks were answered {counted(refused)}")
-    ground.measure_times(f"{name}: acknowledged", [answer.seconds for answer in answers])
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:

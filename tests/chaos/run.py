@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import msgspec
 
 from cli.progress import Progress
 from demo.embedded import temporary_directory
-from demo.open_work import count_open_work, list_open_work
+from demo.open_work import list_open_work
 from demo.report import Report, gather
+from demo.run import settle
 from demo.service import NO_TLS
 from demo.stack import Stack
 from simulator.shoppers.visits import Visit
@@ -72,7 +73,6 @@ async def disturb(
     """Disturb a running system under load. `known`: what an earlier disturbance of the same system broke."""
     began, began_at = time.monotonic(), datetime.now(UTC)
     db = await stack.open_database()
-    sizes = {service.log: service.log.stat().st_size for service in (*stack.apis, *stack.workers)}
     try:
         async with httpx.AsyncClient(trust_env=False, verify=NO_TLS, timeout=60) as http:
             scenario = Scenario(stack, db, http)
@@ -93,7 +93,7 @@ async def disturb(
             progress.end_bar()
             progress.write("The last shopper has gone")
             await stack.control("PUT", "channel", "/control/faults", {})
-            await settle(scenario, ground, 2.0 * expires_s)
+            await _settle(scenario, ground, 2.0 * expires_s)
             await scenario.aclose()
         still_open = await list_open_work(db, 2.0 * expires_s)
         report = await gather(
@@ -107,7 +107,7 @@ async def disturb(
         )
     finally:
         await db.close()
-    logs = [log.read_bytes()[sizes.get(log, 0) :] for log in (*sizes, *ground.logs) if log.exists()]
+    logs = [*scenario.new_logs(), *(log.read_bytes() for log in ground.logs if log.exists())]
     broken = [*ground.broken, *_broken(report, load.visits), *(f"unexpected: {e}" for e in unexpected_errors(logs))]
     return _outcome(
         disturbance,
@@ -123,19 +123,13 @@ async def disturb(
     )
 
 
-async def settle(scenario: Scenario, ground: Ground, rechecked_within_s: float) -> None:
+async def _settle(scenario: Scenario, ground: Ground, rechecked_within_s: float) -> None:
     """Close what the disturbance itself placed, and wait until no work is open, or for the limit."""
     began = time.monotonic()
     for order_no in scenario.placed:
         if await scenario.status(order_no) in ("created", "paying"):
             await scenario.close(order_no)
-    most = 0
-    while left := await count_open_work(ground.db, rechecked_within_s):
-        most = max(most, left)
-        ground.progress.update("settling", most - left, most, f"{left} open")
-        if time.monotonic() - began > SETTLE_S:
-            break
-        await asyncio.sleep(0.25)
+    left = await settle(ground.db, ground.progress, rechecked_within_s=rechecked_within_s, limit_s=SETTLE_S)
     ground.progress.end_bar()
     ground.progress.write("All work is done" if not left else f"{left} rows are still open")
     ground.measure("all work done after", time.monotonic() - began, "s")
@@ -154,6 +148,6 @@ def _broken(report: Report, visits: Sequence[Visit]) -> list[str]:
     ]
 
 
-def _outcome(disturbance: Disturbance, seed: int, began_at: datetime | None = None, **more: object) -> Outcome:
-    fields = {"name": disturbance.name, "summary": disturbance.summary, "seed": seed}
-    return msgspec.convert({**fields, "began_at": began_at or datetime.now(UTC), **more}, Outcome, from_attributes=True)
+def _outcome(disturbance: Disturbance, seed: int, began_at: datetime | None = None, **more: Any) -> Outcome:
+    began_at = began_at or datetime.now(UTC)
+    return Outcome(name=disturbance.name, summary=disturbance.summary, seed=seed, began_at=began_at, **more)

@@ -8,7 +8,7 @@ import time
 from simulator.oracle.work import bounded_load
 from simulator.shoppers.shop import ShopOrder
 from tests.chaos.ground import Disturbance, Ground, anonymous_bytes, open_stack
-from tests.chaos.probes import Answer, Callbacks, counted
+from tests.chaos.probes import ACKNOWLEDGED, COME_AGAIN, Answer, Callbacks, counted
 from tests.scenarios.scenario import put_accounts
 
 RATE_PER_S = 10.0
@@ -26,10 +26,6 @@ BACKLOG_S = 0.5
 
 FRESH = 40
 
-_PAID_S = """
-SELECT extract(epoch FROM at)::float8 AS at, order_no FROM order_events
- WHERE order_no = ANY($1::text[]) AND kind = 'paid'"""
-
 
 async def disturb(ground: Ground) -> None:
     """Bring the callbacks first, then the backlog."""
@@ -39,26 +35,20 @@ async def disturb(ground: Ground) -> None:
 
 async def storm(ground: Ground) -> None:
     """Send ten times the load's callbacks for half of the time, half of them duplicates; then thousands at once."""
-    [api] = (service.pid for service in ground.stack.apis[:1])
-    assert api is not None
-    callbacks = Callbacks(ground)
-    await callbacks.prepare(ORDERS)
-    before = anonymous_bytes(api)
-    ground.note(f"{TIMES * RATE_PER_S:.0f} callbacks a second for {ground.seconds / 2:.0f} s")
-    answers = await _send_at_rate(callbacks, ground.seconds / 2, TIMES * RATE_PER_S)
-    ground.progress.write(f"answered {counted(answers)}")
-    _judge(ground, "ten-fold callbacks", answers)
-    during = anonymous_bytes(api)
-    at_once = min(AT_ONCE, int(100 * ground.seconds))
-    ground.note(f"{at_once} callbacks at once")
-    answers = list(await asyncio.gather(*(callbacks.send(new=number % 2 == 0) for number in range(at_once))))
-    ground.progress.write(f"answered {counted(answers)}")
-    _judge(ground, "at once", answers, is_beyond=True)
-    await ground.caught_up("storm")
+    api = ground.api_pid
+    async with Callbacks(ground, ORDERS) as callbacks:
+        before = anonymous_bytes(api)
+        ground.note(f"{TIMES * RATE_PER_S:.0f} callbacks a second for {ground.seconds / 2:.0f} s")
+        answers = await callbacks.send_for(ground.seconds / 2, 1 / (TIMES * RATE_PER_S), repeats=True)
+        _judge(ground, "ten-fold callbacks", answers)
+        during = anonymous_bytes(api)
+        at_once = min(AT_ONCE, int(100 * ground.seconds))
+        ground.note(f"{at_once} callbacks at once")
+        answers = list(await asyncio.gather(*(callbacks.send(new=number % 2 == 0) for number in range(at_once))))
+        _judge(ground, "at once", answers, is_beyond=True)
+        await ground.caught_up("storm")
     for name, size in (("before", before), ("after ten-fold", during), ("at the end", anonymous_bytes(api))):
         ground.measure(f"memory of the web process {name}", size / 2**20, "MiB")
-    await callbacks.check_stored()
-    await callbacks.close()
 
 
 async def backlog(ground: Ground) -> None:
@@ -78,40 +68,27 @@ async def backlog(ground: Ground) -> None:
         await scenario.put_off(*orders, *fresh)
     began = time.time()
     await scenario.make_due(*orders)
-    paid_at = {}
+    sent_at = {}
     for order in fresh:
-        paid_at[order.order_no] = time.time()
+        sent_at[order.order_no] = time.time()
         await scenario.pay(order, "none")
         await ground.wait(count / BACKLOG_RATE_PER_S / fresh_count / 2)
     await scenario.until("paid", *fresh, *orders, timeout_s=4.0 * count / BACKLOG_RATE_PER_S + 60.0)
-    rows = await ground.db.fetch(_PAID_S, [order.order_no for order in (*orders, *fresh)])
-    known_at = {row["order_no"]: row["at"] for row in rows}
-    ground.measure("backlog worked off after", max(known_at[order.order_no] for order in orders) - began, "s", count)
-    ground.measure_times("fresh callback to paid", [max(0.0, known_at[no] - at) for no, at in paid_at.items()])
+    paid_at = await ground.paid_at(*orders, *fresh)
+    ground.measure("backlog worked off after", max(paid_at[order.order_no] for order in orders) - began, "s", count)
+    ground.measure_times("fresh callback to paid", [max(0.0, paid_at[no] - at) for no, at in sent_at.items()])
     calls = [call.at for call in await scenario.calls() if call.merchant_id == f"m-{name}"]
     for violation in bounded_load(calls, limit_per_s=BACKLOG_RATE_PER_S, account=name):
         ground.report_broken(violation.sentence)
-
-
-async def _send_at_rate(callbacks: Callbacks, seconds: float, rate_per_s: float) -> list[Answer]:
-    """Send callbacks at this rate, whether or not earlier ones are answered; every other one is a duplicate."""
-    began = time.monotonic()
-    tasks: list[asyncio.Task[Answer]] = []
-    while (passed := time.monotonic() - began) < seconds:
-        tasks += [
-            asyncio.create_task(callbacks.send(new=number % 2 == 0))
-            for number in range(len(tasks), int(passed * rate_per_s))
-        ]
-        await asyncio.sleep(0.02)
-    return list(await asyncio.gather(*tasks))
 
 
 def _judge(ground: Ground, name: str, answers: list[Answer], *, is_beyond: bool = False) -> None:
     """Record the times of acknowledgements. Each callback is acknowledged or, beyond what is taken, refused with a time
     to come again.
     """
-    acknowledged = [answer for answer in answers if answer.status == 200]
-    later = [answer for answer in answers if answer.status == 503 and answer.has_retry_after]
+    ground.progress.write(f"answered {counted(answers)}")
+    acknowledged = [answer for answer in answers if answer.status == ACKNOWLEDGED]
+    later = [answer for answer in answers if answer.status == COME_AGAIN and answer.has_retry_after]
     others = [answer for answer in answers if answer not in acknowledged and answer not in later]
     ground.measure_times(f"{name}: acknowledged", [answer.seconds for answer in acknowledged])
     ground.measure(f"{name}: 503 with Retry-After", len(later), "callbacks", len(answers))

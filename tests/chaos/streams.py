@@ -29,10 +29,6 @@ SLOW_BUFFER_BYTES = 2048
 OPENED_TOGETHER = 50
 CHANGE_S = 60.0
 
-_PAID_AT = """
-SELECT order_no, extract(epoch FROM at)::float8 AS at FROM order_events
- WHERE order_no = ANY($1::text[]) AND kind = 'paid'"""
-
 _STATUS = re.compile(rb'^data: (\{.*"status".*\})$', re.MULTILINE)
 _ID = re.compile(rb"^id: ([0-9]+)$", re.MULTILINE)
 
@@ -57,7 +53,7 @@ class Page:
         while self.paid_at is None:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 await self._read_one()
-            if self.paid_at is None:
+            if self.paid_at is None:  # it comes back as a browser does, and not all of them at once
                 await asyncio.sleep(1.0 + (self._number % 20) / 10)
 
     async def _read_one(self) -> None:
@@ -115,8 +111,7 @@ async def opened(pages: list[Page]) -> AsyncIterator[None]:
 async def disturb(ground: Ground) -> None:
     """Open all streams, let orders become paid one after another, and cut all connections every half minute."""
     scenario = ground.scenario
-    api = ground.stack.apis[0].pid
-    assert api is not None
+    api = ground.api_pid
     count = min(STREAMS, int(20 * ground.seconds))
     ground.note(f"{count} streams, one of {SLOW} slow")
     orders: list[ShopOrder] = []
@@ -173,8 +168,7 @@ async def _judge(ground: Ground, pages: list[Page], read_at: float) -> None:
     unpaid = [page for page in pages if page.paid_at is None]
     if unpaid:
         ground.report_broken(f"{len(unpaid)} pages do not show paid after {CHANGE_S:.0f} s")
-    rows = await ground.db.fetch(_PAID_AT, [page.order.order_no for page in pages])
-    committed = {row["order_no"]: row["at"] for row in rows}
+    committed = await ground.paid_at(*(page.order for page in pages))
     quick = [page for page in pages if not page.is_slow]
     late = [max(0.0, page.paid_at - committed[page.order.order_no]) for page in quick if page.paid_at is not None]
     ground.measure_times("commit to page", late)

@@ -128,5 +128,5 @@ async def test_work_is_behind_while_a_due_row_has_no_process(monkeypatch: pytest
     monkeypatch.setattr("tests.chaos.ground.list_open_work", list_open_work)
     ground = Ground.__new__(Ground)
     ground.figures, ground.broken, ground.db = [], [], Inbox()  # type: ignore[assignment]
-    assert await ground._is_behind()
-    assert not await ground._is_behind()
+    assert not await ground._has_caught_up()
+    assert await ground._has_caught_up()

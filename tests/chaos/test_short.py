@@ -67,8 +67,8 @@ async def test_a_full_disk_refuses_callbacks_and_loses_none(tmp_path: Path) -> N
 
 
 def figure(outcome: Outcome, name: str, *, n: bool = False) -> float:
-    [found] = [each for each in outcome.figures if each.name == name]
-    return found.n if n else found.value
+    [figure] = [each for each in outcome.figures if each.name == name]
+    return figure.n if n else figure.value
 
 
 def assert_was_under_load(outcome: Outcome) -> None:

@@ -16,13 +16,12 @@ from msgspec.structs import replace
 from core.next_steps import STEP_TEXTS
 from core.story import ENTRY_TEXTS
 from demo.open_work import count_open_work
-from demo.run import CURRENCIES, HARSH, KINDS
+from demo.run import CURRENCIES, HARSH, usual_plan
 from demo.service import NO_TLS
 from demo.stack import Stack
 from simulator.kernel.ledger import PaymentStatus
 from simulator.kernel.snapshot import LedgerSnapshot
 from simulator.merchant.control import Effects
-from simulator.shoppers.plan import Plan
 from simulator.shoppers.visits import run
 from tests.scenarios.scenario import QUIET_S
 from tests.servers import eventually
@@ -99,15 +98,7 @@ async def shop(stack: Stack) -> None:
     """Shoppers come, and all work that they make settles, as far as it settles by itself. Then nothing goes wrong any
     more.
     """
-    plan = Plan(
-        shoppers=SHOPPERS,
-        accounts=tuple(CURRENCIES),
-        currencies=CURRENCIES,
-        notify_url=stack.notify_url,
-        seed=5,
-        weights=KINDS,
-        expires_in_s=EXPIRES_S,
-    )
+    plan = usual_plan(stack, SHOPPERS, 5, expires_s=EXPIRES_S)
     async with stack.shop() as client:
         await run(client, plan, concurrency=32)
     await settled(stack)

@@ -9,7 +9,7 @@ import hmac
 import os
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -43,6 +43,7 @@ from simulator.shoppers.shop import OrderRequest, Shop, ShopOrder
 from storage.postgres.accounts import put_account
 from storage.postgres.database import Database
 from storage.sealing import Sealer
+from tests.scenarios import redis_states
 from tests.scenarios.leaks import leaks
 from tests.servers import Process, eventually
 
@@ -331,9 +332,8 @@ class Scenario:
     async def nodrop(self, *arguments: str) -> tuple[int, str]:
         """Run a command of `nodrop`; return its exit code and its output."""
         log = self.stack.directory / f"nodrop-{uuid4().hex}.log"
-        process = Process("cli", *arguments, env=self.stack.environ, log=log)
-        process.start()
-        return await process.wait(), process.output()
+        async with Process("cli", *arguments, env=self.stack.environ, log=log) as process:
+            return await process.wait(), process.output()
 
     async def make_due(self, *orders: AnOrder, ago_s: float = 0.0, attempt: int | None = None) -> None:
         """Make the queries of these orders due since `ago_s`; jobs that are armed in Redis become outdated."""
@@ -379,14 +379,9 @@ class Scenario:
         finally:
             await asyncio.gather(*(worker.start() for worker in self.stack.workers))
 
-    @asynccontextmanager
-    async def no_redis(self) -> AsyncIterator[None]:
+    def no_redis(self) -> AbstractAsyncContextManager[None]:
         """Kill Redis, and start it empty afterwards."""
-        await asyncio.to_thread(self.stack.redis.kill)
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self.stack.redis.start)
+        return redis_states.down(self.stack)
 
     @asynccontextmanager
     async def no_postgres(self) -> AsyncIterator[None]:
@@ -471,7 +466,7 @@ class Scenario:
         ]
         self._seen |= {(each.invariant, each.order_no) for each in violations}
         assert violations == []
-        logs = self._new_logs()
+        logs = self.new_logs()
         assert unexpected_errors(logs) == set()
         assert await leaks(self.stack, self.db, self._placed, logs) == set()
 
@@ -495,7 +490,7 @@ class Scenario:
         ]
         return [each for each in found if (each.invariant, each.order_no) not in self._seen]
 
-    def _new_logs(self) -> list[bytes]:
+    def new_logs(self) -> list[bytes]:
         """Return what the web processes and the workers have logged in this scenario."""
         return [log.read_bytes()[size:] for log, size in self._logs.items()]
 

@@ -29,6 +29,7 @@ from tests.api.console.conftest import open_session
 from tests.browser.firefox import PROGRAM, Firefox, open_firefox
 from tests.browser.shops import DESK, LIMIT_MS, STILL
 from tests.servers import Process, eventually
+from tests.shared_loop import share_loop
 
 __all__ = ["settings"]
 
@@ -82,9 +83,7 @@ window.setTimeout = (act, ms, ...rest) => set(act, Number.isInteger(ms) ? ms : m
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all tests of this folder one event loop, since they share the browser."""
-    for item in items:
-        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    share_loop(items, HERE)
 
 
 @pytest.fixture(scope="package", autouse=True)

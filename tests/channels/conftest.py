@@ -34,6 +34,7 @@ from tests.channels.sandbox.driver import SandboxDriver
 from tests.channels.stripe.driver import StripeDriver
 from tests.channels.wechatpay.driver import WechatPayDriver
 from tests.channels.wire import Proxy, WireRequest, WireResponse, serving
+from tests.shared_loop import share_loop
 
 DRIVERS: tuple[Driver, ...] = (SandboxDriver(), AlipayDriver(), PaypalDriver(), WechatPayDriver(), StripeDriver())
 """A further channel adds one entry."""
@@ -48,9 +49,7 @@ each_driver = pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driv
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The simulated channels serve the whole session, so these tests share their event loop."""
-    for item in items:
-        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    share_loop(items, HERE)
 
 
 class Running(NamedTuple):

@@ -12,14 +12,13 @@ from demo.stack import Stack
 from tests.chaos.ground import ENVIRONMENT, Disturbance
 from tests.chaos.postgres import open_proxied_stack
 from tests.chaos.run import Outcome, disturb
-from tests.clusters import copied_clusters, place_of_run
-from tests.scenarios.conftest import end_at_once
+from tests.shared_loop import share_loop
+from tests.stacks import cheap_stacks
 
-LEASE_S = 3.0
 EXPIRES_S = 4
 
 SHORT = ENVIRONMENT | {
-    "LEASE_S": str(LEASE_S),
+    "LEASE_S": "3",
     "CHANNEL_TIMEOUT_S": "2",
     "NOTIFY_TIMEOUT_S": "2",
     "CALLBACK_CONFIRM_S": "1.5",
@@ -32,17 +31,14 @@ HERE = "tests/chaos/"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all that share the system one event loop."""
-    for item in items:
-        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    share_loop(items, HERE)
 
 
 @pytest.fixture(scope="package")
 def _cheap_starts(
     tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    with copied_clusters(place_of_run(tmp_path_factory)), forking(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stack, "aclose", end_at_once)
+    with cheap_stacks(tmp_path_factory, forking):
         yield
 
 

@@ -40,6 +40,7 @@ from storage.postgres.orders import find_state
 from storage.sealing import Sealer
 from tests.channels.reports import CallbackRequest, Key, PaymentReport
 from tests.channels.sandbox.driver import SandboxDriver
+from tests.shared_loop import share_loop
 
 HERE = "tests/flows/"
 MASTER_KEYS = f"test:{base64.urlsafe_b64encode(bytes(32)).decode()}"
@@ -50,9 +51,7 @@ HOOK = "https://merchant.example/hook"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these tests on the event loop of the session, because the simulated channel serves the whole session."""
-    for item in items:
-        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+    share_loop(items, HERE)
 
 
 class PendingRow(msgspec.Struct, frozen=True, kw_only=True):

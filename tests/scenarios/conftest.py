@@ -1,6 +1,5 @@
 """Fixtures: a stack shared by all scenarios, and another one in which processes are killed at named steps."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from pathlib import Path
@@ -13,40 +12,29 @@ import pytest_asyncio
 
 from demo.service import NO_TLS
 from demo.stack import Stack
-from tests.clusters import copied_clusters, place_of_run
 from tests.scenarios.faulty_proxy import FaultyProxy
 from tests.scenarios.five_channels import CHANNELS
 from tests.scenarios.reconciling import ALONE, BIG
 from tests.scenarios.router import Router
 from tests.scenarios.scenario import ENVIRONMENT, SLOW_RATE_PER_S, UNIT_S, Scenario, port_of, put_accounts
+from tests.shared_loop import share_loop
+from tests.stacks import cheap_stacks
 
 HERE = "tests/scenarios/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give all scenarios one event loop, since they share processes."""
-    for item in items:
-        if item.nodeid.startswith(HERE) and isinstance(item, pytest.Function) and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            item.add_marker(pytest.mark.scenario)
+    for item in share_loop(items, HERE):
+        item.add_marker(pytest.mark.scenario)
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _cheap_starts(
     tmp_path_factory: pytest.TempPathFactory, forking: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    with copied_clusters(place_of_run(tmp_path_factory)), forking(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stack, "aclose", end_at_once)
+    with cheap_stacks(tmp_path_factory, forking):
         yield
-
-
-async def end_at_once(stack: Stack) -> None:
-    """End a stack that nobody needs any more: a web process that drains accepts for a second and more. How processes
-    end on SIGTERM has tests of its own.
-    """
-    await asyncio.gather(*(service.kill() for service in (*stack.workers, *stack.apis, *stack.simulators)))
-    await asyncio.to_thread(stack.redis.kill)
-    await asyncio.to_thread(stack.postgres.stop)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

@@ -6,6 +6,8 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, Page, ViewportSize
 
+from tests.browser.firefox import Firefox
+
 DESK = ViewportSize(width=1440, height=900)
 SMALL = ViewportSize(width=360, height=640)
 STILL: dict[str, Any] = {"reduced_motion": "reduce"}
@@ -41,6 +43,15 @@ async def new_phone(page: Page) -> BrowserContext:
 async def scanned(page: Page) -> str:
     """The text of the code on the page, as a phone's camera reads it."""
     return await page.locator("#pay-code").get_attribute("data-value") or ""
+
+
+async def pay_in_firefox(firefox: Firefox) -> None:
+    """From the order page's link: pay at the simulated channel, come back, and go on to the shop."""
+    await firefox.click("#pay-link")
+    await firefox.click("button.pay")
+    await firefox.click("#return")
+    await firefox.reads("Paid")
+    await firefox.click("#back a")
 
 
 async def pay(page: Page, button: str = "Pay") -> None:

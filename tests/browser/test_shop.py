@@ -14,7 +14,7 @@ from demo.stack import Stack
 from demo.up import running_shop, shop_stack
 from tests.browser.firefox import Firefox, needs_firefox
 from tests.browser.looks import LEAST, axe_findings, looks, overflow
-from tests.browser.shops import DESK, LIMIT_MS, SMALL, STILL, buying, new_phone, pay, scanned
+from tests.browser.shops import DESK, LIMIT_MS, SMALL, STILL, buying, new_phone, pay, pay_in_firefox, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -105,11 +105,7 @@ async def test_the_same_buyer_in_firefox(stack: Stack, shop_url: str, firefox: F
     await firefox.click("[name=account][value=sandbox]")
     await firefox.click("form .main")
     await firefox.reads("Payment processing")
-    await firefox.click("#pay-link")
-    await firefox.click("button.pay")
-    await firefox.click("#return")
-    await firefox.reads("Paid")
-    await firefox.click("#back a")
+    await pay_in_firefox(firefox)
     await firefox.reads("Shipped once", "#shipped")
     assert WITHOUT_CALLBACK.fullmatch(str(await firefox.run("return document.querySelector('#how').innerText")))
     await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")

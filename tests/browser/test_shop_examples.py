@@ -14,7 +14,7 @@ from demo.embedded import free_port
 from demo.service import NO_TLS, ROOT, Service
 from demo.stack import Stack
 from tests.browser.firefox import Firefox, needs_firefox
-from tests.browser.shops import DESK, STILL, buying, new_phone, pay, scanned
+from tests.browser.shops import DESK, STILL, buying, new_phone, pay, pay_in_firefox, scanned
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -102,11 +102,7 @@ async def test_the_plain_shop_shows_the_result_in_firefox(plain_shop: str, firef
     await firefox.click("#order-page")
     await firefox.click("form.way:has([value=sandbox]) button")
     await firefox.reads("Continue", "#pay-link")
-    await firefox.click("#pay-link")
-    await firefox.click("button.pay")
-    await firefox.click("#return")
-    await firefox.reads("Paid")
-    await firefox.click("#back a")
+    await pay_in_firefox(firefox)
     await firefox.reads("Paid", "nodrop-order[status=paid] .nodrop-title")
     await firefox.reads("¥", "nodrop-order .nodrop-amount")
 

@@ -53,9 +53,9 @@ class KeptPools:
             key = str(sorted((name, str(value)) for name, value in arguments.items()))
             kept = self._kept.setdefault(key, [])
             while kept:
-                found = kept.pop()
-                if not found.is_closing():
-                    return _Lent(found, kept)
+                free = kept.pop()
+                if not free.is_closing():
+                    return _Lent(free, kept)
             return _Lent(await pool, kept)
 
         with patch.object(asyncpg, "create_pool", create_or_take):

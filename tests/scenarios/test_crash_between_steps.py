@@ -184,7 +184,7 @@ async def test_worker_killed_inside_the_statement(kill_scenario: Scenario, tmp_p
                     process.kill()
         finally:
             await locking.close()
-        await eventually(partial(_is_paid, scenario, order))
+        await scenario.until("paid", order)
 
     await eventually(lambda: scenario.was_notified(order, "order.paid"))
 
@@ -332,10 +332,6 @@ async def _until_acknowledged(scenario: Scenario, order: ShopOrder) -> None:
         return await scenario.request_callback(order) == 200
 
     await eventually(is_acknowledged)
-
-
-async def _is_paid(scenario: Scenario, order: ShopOrder) -> bool:
-    return await scenario.status(order) == "paid"
 
 
 async def _is_leased(scenario: Scenario, order: ShopOrder) -> bool:

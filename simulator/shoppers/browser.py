@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from html.parser import HTMLParser
-from typing import Self
-from urllib.parse import urlencode, urljoin, urlsplit
+from typing import Any, Self
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
 
 import msgspec
 
+from simulator.kit.asgi import BadBody, decode
 from simulator.kit.http_client import AnyClient, NoResponse, exchange, http_client
 
 REDIRECTS_MAX = 5
@@ -104,6 +105,22 @@ def _read(url: str, status: int, body: bytes) -> Page:
     reader = _Reader()
     reader.feed(body.decode("utf-8", "replace"))
     return Page(url=url, http_status=status, body=body, form=reader.form(), links=reader.links, state=reader.state)
+
+
+def below(order_page: str, name: str) -> str:
+    """Return a URL below the order page's, with the same query."""
+    parts = urlsplit(order_page)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+
+
+def status_on(page: Page) -> str:
+    """Return the `status` of a JSON object, else the page's state; empty without either."""
+    try:
+        document: dict[str, Any] = decode(page.body, dict[str, Any])
+    except BadBody:
+        return page.state
+    status = document.get("status", "")
+    return status if status and isinstance(status, str) else page.state
 
 
 class _Reader(HTMLParser):

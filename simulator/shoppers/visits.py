@@ -9,15 +9,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin
 
 import msgspec
 
 from simulator.kernel.faults import draw
 from simulator.kernel.pay_page import Action
-from simulator.kit.asgi import BadBody, decode
-from simulator.shoppers.browser import Browser, Page
+from simulator.shoppers.browser import Browser, Page, below, status_on
 from simulator.shoppers.plan import Kind, Plan, kind_of, order_of
 from simulator.shoppers.shop import Refused, Shop, ShopOrder, ShopPayment
 
@@ -190,7 +188,7 @@ class _Shopper:
             self._record_view(PageKind.RETURN, await self._browser.open(urljoin(shown.url, shown.links["return"])))
         self._record_view(PageKind.PAGE, await self._browser.open(self._order_page))
         await self._look_at_status()
-        self._record_view(PageKind.REFRESH, await self._browser.send(self._below("refresh")))
+        self._record_view(PageKind.REFRESH, await self._browser.send(below(self._order_page, "refresh")))
         for _ in range(1 + int(self._plan.watch_s / WATCH_GAP_S)):
             if await self._look_at_status() == "paid":
                 break
@@ -229,28 +227,13 @@ class _Shopper:
         return page
 
     async def _look_at_status(self) -> str:
-        return self._record_view(PageKind.STATUS, await self._browser.open(self._below("status")))
-
-    def _below(self, name: str) -> str:
-        """Return a URL below the order page's, with the same query."""
-        parts = urlsplit(self._order_page)
-        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+        return self._record_view(PageKind.STATUS, await self._browser.open(below(self._order_page, "status")))
 
     def _record_view(self, where: PageKind, page: Page) -> str:
-        status = _status_in(page.body) or page.state
+        status = status_on(page)
         since = None if self._paid_s is None else round(time.monotonic() - self._paid_s, 3)
         self._sights.append(PageView(where=where, http_status=page.http_status, status=status, since_paying_s=since))
         return status
 
     def _note_refusal(self, action: str, refused: Refused) -> None:
         self._refused.append(f"{action}: {refused.http_status} {refused.code}".rstrip())
-
-
-def _status_in(body: bytes) -> str:
-    """Return the `status` of a JSON object, or an empty string."""
-    try:
-        document: dict[str, Any] = decode(body, dict[str, Any])
-    except BadBody:
-        return ""
-    status = document.get("status", "")
-    return status if isinstance(status, str) else ""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from simulator.kit.http_client import ClientResponse, NoResponse
+from simulator.kit.http_client import ClientResponse, NoResponse, OtherClient
 from tests.simulation.faults import FaultBook
 
 HOST = "127.0.0.1"
@@ -121,23 +121,6 @@ class Server(NamedTuple):
     pick: Callable[[], Process | None] | None = None
 
 
-class Link(Protocol):
-    """A simulator's way into the network; see `Network.client`."""
-
-    async def exchange(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: dict[str, str],
-        within_s: float,
-        body_bytes_max: int,
-        body: bytes | None,
-    ) -> ClientResponse: ...
-
-    async def close(self) -> None: ...
-
-
 class Network:
     """All links of a world. Make it outside of every process's context: that one is for what is not ours."""
 
@@ -186,7 +169,7 @@ class Network:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def client(self, sender: str | Callable[[str], str], name: str = "") -> Link:
+    def client(self, sender: str | Callable[[str], str], name: str = "") -> OtherClient:
         """Return the client of a simulator. `sender` may depend on the URL; `name` begins the names of its requests,
         which else are made of their numbers.
         """

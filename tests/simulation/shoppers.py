@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin
 
 import msgspec
 
 from simulator.kernel.pay_page import Action
 from simulator.kernel.simulation import Simulation
-from simulator.kit.asgi import BadBody, decode
-from simulator.shoppers.browser import Browser, Page
+from simulator.shoppers.browser import Browser, Page, below, status_on
 from simulator.shoppers.shop import ShopOrder, ShopPayment
+from simulator.shoppers.visits import WRONG_AFTER_PAYMENT
 from tests.simulation.channels import Channels
 from tests.simulation.merchant import Backend
 from tests.simulation.network import Network
@@ -30,8 +29,6 @@ WATCH_GAP_S = 4.0
 """Of a page that polls."""
 
 WATCHED = 30
-
-WRONG_AFTER_PAYMENT = frozenset({"created", "unpaid", "failed", "closed"})
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +168,7 @@ class Shoppers:
         was_paid = self.is_paid(order.order_no)
         address = url or below(order.order_page, part)
         page = await (browser.open(address) if method == "GET" else browser.send(address))
-        status = _status_in(page.body) or page.state
+        status = status_on(page)
         self.views += 1
         view = View(
             order_no=order.order_no,
@@ -196,19 +193,3 @@ class Shoppers:
 
     def _elapsed_s(self) -> float:
         return self._network.book.elapsed()
-
-
-def below(order_page: str, name: str) -> str:
-    """Return a URL below the order page's, with the same query."""
-    parts = urlsplit(order_page)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
-
-
-def _status_in(body: bytes) -> str:
-    """Return the `status` of a JSON object, or an empty string."""
-    try:
-        document: dict[str, Any] = decode(body, dict[str, Any])
-    except BadBody:
-        return ""
-    status = document.get("status", "")
-    return status if isinstance(status, str) else ""

@@ -1,5 +1,5 @@
-"""Accidents on the way to a store: at one statement in so many the connection is cut or the process killed, before the
-store has acted or after it.
+"""The states of a store, and accidents on the way to it: at one statement in so many the connection is cut or the
+process killed, before the store has acted or after it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ from tests.simulation.rest import Rest
 
 Applies = Callable[[str, float], bool]
 """Whether a fault of this name and share happens, as `tests.simulation.faults.FaultBook.applies`."""
+
+
+class State(StrEnum):
+    """The state of a store."""
+
+    UP = "up"
+    REFUSING = "refusing"
+    FROZEN = "frozen"
+    """It accepts connections and answers nothing until its end; then it does what it was sent."""
 
 
 class Accident(StrEnum):

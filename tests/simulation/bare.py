@@ -32,10 +32,9 @@ from storage.postgres.api_keys import create_api_key
 from storage.postgres.database import Database
 from storage.sealing import Sealer, new_master_key
 from tests.simulation import clock
+from tests.simulation.accidents import State
 from tests.simulation.direct import Answer, DirectNetwork, call
-from tests.simulation.postgres import State as PostgresState
 from tests.simulation.processes import Crashed
-from tests.simulation.redis import State as RedisState
 from tests.simulation.world import PUBLIC_URL, World, open_world
 
 if TYPE_CHECKING:
@@ -206,16 +205,16 @@ async def _sell(bare: Bare, order_no: str, after_s: float) -> None:
         await asyncio.sleep(1.0)
 
 
-async def _while_postgres_is(state: PostgresState, world: World) -> None:
+async def _while_postgres_is(state: State, world: World) -> None:
     world.postgres.be(state)
     await asyncio.sleep(20.0)
-    world.postgres.be(PostgresState.UP)
+    world.postgres.be(State.UP)
 
 
-async def _while_redis_is(state: RedisState, world: World) -> None:
+async def _while_redis_is(state: State, world: World) -> None:
     world.redis.be(state)
     await asyncio.sleep(20.0)
-    world.redis.be(RedisState.UP)
+    world.redis.be(State.UP)
 
 
 async def _while_read_only(world: World) -> None:
@@ -239,10 +238,10 @@ async def _restart_and_flush(world: World) -> None:
 
 
 _TROUBLES: tuple[Callable[[World], Awaitable[None]], ...] = (
-    partial(_while_postgres_is, PostgresState.FROZEN),
-    partial(_while_postgres_is, PostgresState.REFUSING),
-    partial(_while_redis_is, RedisState.FROZEN),
-    partial(_while_redis_is, RedisState.REFUSING),
+    partial(_while_postgres_is, State.FROZEN),
+    partial(_while_postgres_is, State.REFUSING),
+    partial(_while_redis_is, State.FROZEN),
+    partial(_while_redis_is, State.REFUSING),
     _while_read_only,
     _restart_and_flush,
 )

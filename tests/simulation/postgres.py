@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import asyncpg
 
 from demo.embedded import EmbeddedPostgres
 from storage.postgres.migrate import migrate
-from tests.simulation.accidents import Accident, Accidents
+from tests.simulation.accidents import Accident, Accidents, State
 from tests.simulation.calls import name_of_statement
 from tests.simulation.clock import FIRST_S, TIME
 from tests.simulation.events import Events
@@ -131,13 +130,6 @@ async def _make_template(url: str) -> None:
 
 
 # -- the server as a world sees it -------------------------------------------------------------------------------------
-
-
-class State(StrEnum):
-    UP = "up"
-    REFUSING = "refusing"
-    FROZEN = "frozen"
-    """It accepts connections and answers nothing until its end; then it does what it was sent."""
 
 
 class Kept(NamedTuple):

@@ -10,7 +10,6 @@ import asyncio
 import errno
 from contextlib import suppress
 from contextvars import Context
-from enum import StrEnum
 from hashlib import sha1
 from itertools import count
 from random import Random
@@ -33,7 +32,7 @@ import storage.redis.client as client_module
 from storage.redis import connection as connection_module
 from storage.redis.address import RedisAddress
 from storage.redis.connection import ACQUIRE_TIMEOUT_S
-from tests.simulation.accidents import Accident, Accidents
+from tests.simulation.accidents import Accident, Accidents, State
 from tests.simulation.calls import name_of_commands
 from tests.simulation.events import Events
 from tests.simulation.processes import loop_of_world
@@ -49,13 +48,6 @@ GROWS = frozenset("set mset msetnx zadd hset incrby decrby rpush hincrby incr de
 
 _READ_ONLY = "READONLY You can't write against a read only replica."
 _FULL = "OOM command not allowed when used memory > 'maxmemory'."
-
-
-class State(StrEnum):
-    UP = "up"
-    REFUSING = "refusing"
-    FROZEN = "frozen"
-    """It accepts connections and answers nothing until its end; then it does what it was sent."""
 
 
 class Redis:

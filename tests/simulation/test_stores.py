@@ -16,13 +16,12 @@ from core.settings import read_settings
 from storage.postgres.database import Database
 from storage.redis.address import read_redis_address
 from storage.redis.client import close_redis, open_job_redis, redis_errors
+from tests.simulation.accidents import State
 from tests.simulation.clock import FIRST_S, TIME
 from tests.simulation.in_world import in_world, never, new_postgres, new_process, new_redis
 from tests.simulation.postgres import Cluster, Postgres, replace_pools
-from tests.simulation.postgres import State as PostgresState
 from tests.simulation.processes import Process
 from tests.simulation.redis import Redis, replace_connections
-from tests.simulation.redis import State as RedisState
 
 _numbers = count()
 
@@ -152,11 +151,11 @@ def test_a_server_that_refuses_has_closed_its_connections(url: str) -> None:
         server, process = new_postgres(url), new_process()
         async with database_of(server) as db:
             assert await process.serve(db.fetchval("SELECT 1")) == 1
-            server.be(PostgresState.REFUSING)
+            server.be(State.REFUSING)
             for _ in range(2):
                 with pytest.raises(DatabaseUnavailable):
                     await process.serve(db.fetchval("SELECT 1"))
-            server.be(PostgresState.UP)
+            server.be(State.UP)
             assert await process.serve(db.fetchval("SELECT 1")) == 1
 
     in_world(main)
@@ -167,13 +166,13 @@ def test_a_frozen_server_answers_late_who_still_waits(url: str) -> None:
         server, process = new_postgres(url), new_process()
         async with database_of(server) as db:
             await process.serve(db.fetchval("SELECT 1"))
-            server.be(PostgresState.FROZEN)
+            server.be(State.FROZEN)
             waiting = asyncio.ensure_future(process.serve(db.execute(_INSERT, "waits.example")))
             await asyncio.sleep(9.0)
             assert not waiting.done()
-            server.be(PostgresState.UP)
+            server.be(State.UP)
             assert await waiting == 1
-            server.be(PostgresState.FROZEN)
+            server.be(State.FROZEN)
             with pytest.raises(DatabaseUnavailable):
                 await process.serve(db.execute(_INSERT, "gives-up.example"))
             assert TIME.seconds > 19.0, "the limit of a statement"
@@ -186,12 +185,12 @@ def test_a_frozen_server_does_some_of_what_a_killed_process_has_sent(url: str) -
         server, process = new_postgres(url), new_process()
         async with database_of(server) as db:
             await asyncio.gather(*(process.serve(db.fetchval("SELECT 1")) for _ in range(4)))
-            server.be(PostgresState.FROZEN)
+            server.be(State.FROZEN)
             for number in range(4):
                 process.spawn(db.execute(_INSERT, f"{number}.example"))
             await asyncio.sleep(1.0)
             process.crash()
-            server.be(PostgresState.UP)
+            server.be(State.UP)
             assert 0 < server.run("fetchval", _COUNT) < 4
 
     in_world(main)
@@ -238,11 +237,11 @@ def test_a_process_has_four_connections(url: str) -> None:
     async def main() -> None:
         server, process = new_postgres(url), new_process()
         async with database_of(server) as db:
-            server.be(PostgresState.FROZEN)
+            server.be(State.FROZEN)
             for number in range(6):
                 process.spawn(db.execute(_INSERT, f"{number}.example"))
             await asyncio.sleep(4.0)
-            server.be(PostgresState.UP)
+            server.be(State.UP)
             assert server.run("fetchval", _COUNT) <= 4
             await asyncio.sleep(4.0)
             assert server.run("fetchval", _COUNT) == 6
@@ -309,14 +308,14 @@ def test_redis_refuses_hangs_is_read_only_full_and_empty_in_turn() -> None:
         server, process = new_redis(never), new_process()
         async with client_of(server) as client:
             assert await process.serve(client.incr("key")) == 1
-            server.be(RedisState.REFUSING)
+            server.be(State.REFUSING)
             await _raises(client, process)
-            server.be(RedisState.UP)
+            server.be(State.UP)
             assert await process.serve(client.incr("key")) == 2
-            server.be(RedisState.FROZEN)
+            server.be(State.FROZEN)
             await _raises(client, process)
             assert TIME.seconds > 5.0, "the limit of a socket"
-            server.be(RedisState.UP)
+            server.be(State.UP)
             assert await process.serve(client.get("key")) == b"3", "it did what it had been sent"
             server.be_read_only(True)
             await _raises(client, process)

@@ -141,11 +141,11 @@ def world(
     start.begin(seed)
     import msgspec
 
-    from tests.simulation import life, nets
+    from tests.simulation import life, nets, profiles
 
     names = None if only is None else only.read_text().splitlines()
     settled_s = life.SETTLED_S if settled_h is None else settled_h * 3600.0
-    lived = life.Life(seed, orders, life.profile_of(profile, seed), names, settled_s=settled_s, net=nets.NETS[net])
+    lived = life.Life(seed, orders, profiles.profile_of(profile, seed), names, settled_s=settled_s, net=nets.NETS[net])
     outcome = start.run(lambda: lived.live(database_url, events))
     sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
     sys.stdout.flush()

@@ -8,7 +8,6 @@ lasts. The named steps of `tests.simulation.crash_steps` have two points each, t
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +15,6 @@ from datetime import datetime, tzinfo
 from enum import StrEnum
 from itertools import count
 from random import Random
-from secrets import token_bytes
 from typing import TextIO
 
 import msgspec
@@ -25,8 +23,7 @@ from msgspec.structs import replace
 from channels.adapters import ADAPTERS
 from simulator.kernel.faults import CallKind, FaultProfile
 from storage.postgres.statement_requests import add_request
-from storage.sealing import new_master_key
-from tests.simulation import oracle
+from tests.simulation.accidents import State
 from tests.simulation.channels import CURRENCIES, Channels
 from tests.simulation.clock import TIME
 from tests.simulation.crash_steps import Course, reached, rows_of, wrap_steps
@@ -36,11 +33,10 @@ from tests.simulation.merchant import Backend
 from tests.simulation.network import Network
 from tests.simulation.oracle import Found
 from tests.simulation.plan import OrderPlan, Way
-from tests.simulation.postgres import State as PostgresState
 from tests.simulation.processes import loop_of_world
 from tests.simulation.profiles import PROFILES
 from tests.simulation.shoppers import Shoppers
-from tests.simulation.world import PUBLIC_URL, World, open_world
+from tests.simulation.world import World
 
 RESTARTED_S = 2.0
 """Time after which a killed process is started again."""
@@ -217,26 +213,13 @@ class CrashLives(Life):
         """Play one course after another: lives until each point was one, at most so many; then so many pairs of points,
         drawn by the seed. All are judged at the end.
         """
-        notify_secret = "whsec_" + b64encode(token_bytes(32)).decode()
-        environ = {"NODROP_MASTER_KEYS": new_master_key("first"), "NOTIFY_SECRETS": notify_secret}
-        environ["RECONCILE_AT"] = "off"
         wrap_steps(self._may_die)
-        async with open_world(
-            self.seed, database_url=database_url, environ=environ, network=self.network, applies=self.book.applies
-        ) as world:
-            self._fill(world)
-            channels, api_key = await self._set_up(world)
-            backend = Backend(
-                self.network, now=world.now, api_url=PUBLIC_URL, api_key=api_key, secrets=(notify_secret,)
-            )
-            shoppers = Shoppers(self.network, channels, backend, now=world.now)
-            self._channels, self._backend = channels, backend
-            async with channels.simulation, self._processes(world):
+        async with self._open(database_url, RECONCILE_AT="off") as scene:
+            world, shoppers = scene.world, scene.shoppers
+            self._channels, self._backend = scene.channels, scene.backend
+            async with scene.channels.simulation, self._processes(world):
                 played = [await self._play_course(world, shoppers, course, points_max, pairs) for course in courses]
-                evidence = await self._evidence(world, channels, backend, shoppers)
-                database = await self._database(world)
-                found, _ = await oracle.judge(database, evidence)
-                await database.close()
+                found = (await self._judge(scene)).found
             if events is not None:
                 events.write("\n".join(world.events.lines))
                 events.flush()
@@ -378,9 +361,9 @@ class CrashLives(Life):
                 await asyncio.sleep(PLACED_S)
                 self._make_due(world, order_nos, PUT_OFF_S)
                 self.points.begin(wanted)
-                world.postgres.be(PostgresState.REFUSING)
+                world.postgres.be(State.REFUSING)
                 await asyncio.sleep(DOWN_S)
-                world.postgres.be(PostgresState.UP)
+                world.postgres.be(State.UP)
             case Course.RECONCILED:
                 await asyncio.sleep(PAID_S)
                 self._make_due(world, order_nos, DAYS_S)

@@ -50,7 +50,7 @@ class WorldFailed(Exception):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums of worlds of one profile."""
+    """Sums of worlds of one profile. `p50_s` is the middle one of theirs, `p99_s` the greatest of theirs."""
 
     worlds: int
     orders: int
@@ -167,17 +167,17 @@ def summarize(outcomes: Sequence[Outcome], commit: str) -> Summary:
     by_profile: defaultdict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_profile[outcome.profile].append(outcome)
-    orders, lost = sum(each.figures.orders for each in outcomes), sum(each.figures.lost for each in outcomes)
+    whole = _share(outcomes)
     return Summary(
         commit=commit,
-        worlds=len(outcomes),
-        orders=orders,
-        paid=sum(each.figures.paid for each in outcomes),
-        lost=lost,
-        false=sum(each.figures.false for each in outcomes),
-        violations=sum(len(each.found) for each in outcomes),
-        lost_below=CONFIDENCE / orders if orders and not lost else None,
-        orders_per_cpu_s=round(orders / max(0.01, sum(each.cpu_s for each in outcomes)), 1),
+        worlds=whole.worlds,
+        orders=whole.orders,
+        paid=whole.paid,
+        lost=whole.lost,
+        false=whole.false,
+        violations=whole.violations,
+        lost_below=CONFIDENCE / whole.orders if whole.orders and not whole.lost else None,
+        orders_per_cpu_s=round(whole.orders / max(0.01, sum(each.cpu_s for each in outcomes)), 1),
         profiles={name: _share(each) for name, each in sorted(by_profile.items())},
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
@@ -82,32 +81,27 @@ def run(
     import msgspec
 
     from demo.embedded import temporary_directory
-    from tests.simulation import crash_report
+    from tests.simulation import crash_report, runner
     from tests.simulation.postgres import cluster
 
     with temporary_directory() as home, cluster(home / "postgres") as server, ThreadPoolExecutor(jobs) as pool:
 
-        def play(number: int, channel: str, after: str) -> list[dict[str, Any]]:
-            url = server.new_database(f"lives_{number}")
+        def play(channel: str, after: str) -> list[dict[str, Any]]:
             # Where another process takes over, a second crash would leave none.
             is_paired = channel in paired and after == "restarted"
             options = ["--seed", str(seed), "--points", str(points), "--pairs", str(pairs if is_paired else 0)]
-            options += ["--channel", channel, "--after", after, "--database-url", url]
+            options += ["--channel", channel, "--after", after]
             options += [option for course in courses for option in ("--course", course)]
             options.append("--steps" if only_steps else "--calls")
-            ended = subprocess.run(
-                [sys.executable, "-m", "tests.simulation.crash_points", "world", *options],
-                capture_output=True,
-                timeout=WORLD_LIMIT_S,
-                check=False,
-            )
-            if ended.returncode:
-                raise click.ClickException(ended.stderr.decode("utf-8", "replace"))
-            server.drop_database(f"lives_{number}")
-            lives: list[dict[str, Any]] = msgspec.json.decode(ended.stdout.splitlines()[-1])
+            title = f"world of {channel}, {after},"
+            try:
+                line = runner.in_process(server, title, "tests.simulation.crash_points", options, WORLD_LIMIT_S)
+            except runner.WorldFailed as error:
+                raise click.ClickException(str(error)) from None
+            lives: list[dict[str, Any]] = msgspec.json.decode(line)
             return lives
 
-        waiting = [pool.submit(play, number, *names) for number, names in enumerate(product(channels, afters))]
+        waiting = [pool.submit(play, *names) for names in product(channels, afters)]
         played: list[dict[str, Any]] = []
         for ended in as_completed(waiting):
             for each in ended.result():

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.servers import ROOT
 from tests.simulation.crash_steps import ROWS, Row, reached
+from tests.simulation.runner import commit_of
 
 Played = dict[str, Any]
 """A `tests.simulation.crash_lives.Matrix` as JSON."""
@@ -57,8 +58,6 @@ class Report:
 
     def page(self, command: str) -> str:
         """Return a page of the documentation."""
-        from tests.simulation.runner import commit_of
-
         return "\n".join(
             [
                 "# Crash points",

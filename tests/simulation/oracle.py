@@ -23,7 +23,7 @@ from simulator.oracle.invariants import check
 from simulator.oracle.work import Limits
 
 OVERDUE_S = 600.0
-"""I7: in a world at rest the loops look each two minutes, and a lease may have to end before."""
+"""I7: work begins by its job, or after the lease of a process that has ended. Loops that rest are not waited for."""
 
 AHEAD_S = 86_400.0 + 300.0
 """I7: the longest gap of queries, and the margin after the last moment for money."""

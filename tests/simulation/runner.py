@@ -133,30 +133,31 @@ class Worlds:
 
     def live(self, seed: int, only: Sequence[str] | None = None) -> Outcome:
         """Live one world in a process. Raises WorldFailed."""
-        name = f"world_{next(_numbers)}"
         arguments = [
             *("--seed", str(seed), "--orders", str(self._plan.orders), "--profile", self._plan.profile),
-            *("--net", self._plan.net, "--database-url", self._server.new_database(name)),
+            *("--net", self._plan.net),
         ]
         with tempfile.NamedTemporaryFile("w", suffix=".faults") as faults:
             if only is not None:
                 faults.write("\n".join(only))
                 faults.flush()
                 arguments += ["--only", faults.name]
-            try:
-                ended = subprocess.run(
-                    [sys.executable, "-m", "tests.simulation", "world", *arguments],
-                    cwd=ROOT,
-                    capture_output=True,
-                    check=False,
-                    timeout=self._plan.limit_s,
-                )
-            except subprocess.TimeoutExpired:
-                raise WorldFailed(f"world {seed} did not end within {self._plan.limit_s:g} s") from None
-        self._server.drop_database(name)
-        if ended.returncode != 0:
-            raise WorldFailed(f"world {seed} ended with {ended.returncode}:\n{ended.stderr.decode()[-4000:]}")
-        return msgspec.json.decode(ended.stdout.splitlines()[-1], type=Outcome)
+            line = in_process(self._server, f"world {seed}", "tests.simulation", arguments, self._plan.limit_s)
+        return msgspec.json.decode(line, type=Outcome)
+
+
+def in_process(server: Cluster, title: str, module: str, arguments: Sequence[str], limit_s: float) -> bytes:
+    """Run `python -m MODULE world …` with a new database; return the last line that it printed. Raises WorldFailed."""
+    database = f"world_{next(_numbers)}"
+    command = [sys.executable, "-m", module, "world", *arguments, "--database-url", server.new_database(database)]
+    try:
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        raise WorldFailed(f"{title} did not end within {limit_s:g} s") from None
+    server.drop_database(database)
+    if ended.returncode != 0:
+        raise WorldFailed(f"{title} ended with {ended.returncode}:\n{ended.stderr.decode()[-4000:]}")
+    return ended.stdout.splitlines()[-1]
 
 
 # -- reports -----------------------------------------------------------------------------------------------------------

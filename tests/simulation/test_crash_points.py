@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from tests.kill_steps import place_of
+from tests.simulation import crash_points
+from tests.simulation.channels import PORTS
 from tests.simulation.conftest import run_world
-from tests.simulation.crash_lives import Points
+from tests.simulation.crash_lives import After, Points
 from tests.simulation.crash_report import Report
 from tests.simulation.crash_steps import ROWS, STEPS, Course, reached, rows_of
 from tests.simulation.in_world import in_world
@@ -48,6 +50,12 @@ def test_process_killed_at_each_step_loses_no_order(play: Play, after: str, cour
     played = play(after, *courses)
     assert [(each["found"], each["unsettled"]) for each in played] == [([], [])] * len(courses)
     assert Report(played, ["sandbox"], courses, [after]).not_reached() == []
+
+
+def test_command_knows_every_channel_course_and_ending() -> None:
+    assert set(crash_points.CHANNELS) == set(PORTS)
+    assert tuple(Course) == crash_points.COURSES
+    assert tuple(After) == crash_points.AFTER
 
 
 def test_each_step_is_a_function_that_waits() -> None:

@@ -91,6 +91,29 @@ def test_growth_is_the_slope_of_the_samples() -> None:
     assert slope([]) == 0.0
 
 
+def empty_ground() -> Ground:
+    ground = Ground.__new__(Ground)
+    ground.figures, ground.broken, ground.db = [], [], Inbox("cb_1")  # type: ignore[assignment]  # what is used of it
+    return ground
+
+
+def test_times_are_measured_by_their_percentiles() -> None:
+    ground = empty_ground()
+    ground.measure_times("none", [])
+    ground.measure_times("one", [0.5])
+    ground.measure_times("many", [float(number) for number in range(101)])
+    values = [(each.name, each.value, each.n) for each in ground.figures]
+    assert values[:4] == [(f"one {label}", 0.5, 1) for label in ("p50", "p95", "p99", "max")]
+    assert values[4:] == [("many p50", 50, 101), ("many p95", 95, 101), ("many p99", 99, 101), ("many max", 100, 101)]
+
+
+def test_a_figure_is_summed_up_over_the_run() -> None:
+    ground = empty_ground()
+    for number in (2, 0, 5):
+        ground.count("cut", number, "connections")
+    assert [(each.name, each.value, each.n) for each in ground.figures] == [("cut", 7, 3)]
+
+
 def test_answers_are_counted_by_status() -> None:
     answers = [Answer("a", 200, 0.1, False), Answer("b", 503, 0.1, True), Answer("c", 0, 5.0, False)]
     assert counted(answers) == "none × 1, 200 × 1, 503 × 1"
@@ -107,8 +130,7 @@ class Inbox:
 
 
 async def test_an_acknowledged_callback_that_is_not_stored_is_a_break() -> None:
-    ground = Ground.__new__(Ground)
-    ground.broken, ground.db = [], Inbox("cb_1")  # type: ignore[assignment]  # what is used of it
+    ground = empty_ground()
     callbacks = Callbacks.__new__(Callbacks)
     callbacks._ground = ground
     callbacks.answers = [Answer(f"cb_{n}", status, 0.1, False) for n, status in ((1, 200), (2, 200), (3, 503))]
@@ -126,7 +148,6 @@ async def test_work_is_behind_while_a_due_row_has_no_process(monkeypatch: pytest
         return looks.pop(0)
 
     monkeypatch.setattr("tests.chaos.ground.list_open_work", list_open_work)
-    ground = Ground.__new__(Ground)
-    ground.figures, ground.broken, ground.db = [], [], Inbox()  # type: ignore[assignment]
+    ground = empty_ground()
     assert not await ground._has_caught_up()
     assert await ground._has_caught_up()

@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin
 import msgspec
 
 from simulator.kit.asgi import BadBody, decode
-from simulator.kit.http_client import AnyClient, NoResponse, exchange, http_client
+from simulator.kit.http_client import NoResponse, exchange, http_client
 
 ATTEMPTS_MAX = 12
 """With gaps of 0.1, 0.2, 0.4 … 2 s about 17 s: longer than the restart of a killed process."""
@@ -89,11 +89,11 @@ class _Problem(msgspec.Struct, frozen=True):
 class Shop:
     """A client of the API. `attempts` counts all its requests. Enter it before use."""
 
-    def __init__(self, base_url: str, api_key: str, *, client: AnyClient | None = None) -> None:
+    def __init__(self, base_url: str, api_key: str) -> None:
         self.attempts = 0
         self._base_url = base_url
         self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
-        self._client = client or http_client()
+        self._client = http_client()
 
     async def __aenter__(self) -> Self:
         return self

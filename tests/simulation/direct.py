@@ -61,7 +61,6 @@ class DirectNetwork:
 
     def __init__(self, apps: dict[int, App]) -> None:
         self.apps = apps
-        self.calls = 0
 
     async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Any, Any]:
         if port not in self.apps:
@@ -102,7 +101,6 @@ class _Transport(asyncio.Transport):
             self._task = asyncio.get_running_loop().create_task(self._answer(method, target, headers, rest))
 
     async def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
-        self._network.calls += 1
         answer = await call(self._network.apps[self._port], method, self._address + target, headers, body)
         lines = [f"HTTP/1.1 {answer.status} -\r\n".encode()]
         lines += [name + b": " + value + b"\r\n" for name, value in answer.headers]

@@ -12,7 +12,6 @@ class Events:
     """Events as lines of text. All of them count for the digest; the last `kept_max` are kept."""
 
     def __init__(self, kept_max: int = 200_000) -> None:
-        self.count = 0
         self.lines: list[str] = []
         self._kept_max = kept_max
         self._digest = blake2b(digest_size=16)
@@ -29,7 +28,6 @@ class Events:
     def flush(self) -> None: ...
 
     def _add(self, line: str) -> None:
-        self.count += 1
         self._digest.update(line.encode("utf-8", "backslashreplace") + b"\n")
         self.lines.append(line)
         if len(self.lines) > 2 * self._kept_max:

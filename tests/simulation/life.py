@@ -171,7 +171,7 @@ class Life:
     async def _pass(self, scene: Scene) -> None:
         """Let the world's time pass: with its faults, then without."""
         world, channels = scene.world, scene.channels
-        self.network.set_faults(dict(self.profile.links), blackouts(self.profile, self.planned, self.quiet_s))
+        self.network.set_faults(dict(self.profile.links), blackouts(self.planned))
         self.network.crash_share = self.profile.exchange_crash
         channels.set_faults(self.profile.channel)
         for accidents in (world.postgres.accidents, world.redis.accidents):

@@ -72,7 +72,6 @@ class WorldLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.network: Connects | None = None
-        self.turns = 0
         self._timers: list[tuple[float, int, Any]] = []
         self._cancelled = 0
         self._own: Any = self
@@ -98,7 +97,6 @@ class WorldLoop(asyncio.BaseEventLoop):
             timer = heapq.heappop(timers)[2]
             timer._scheduled = False
             ready.append(timer)
-        self.turns += 1
         for _ in range(len(ready)):
             handle = ready.popleft()
             if handle._cancelled:

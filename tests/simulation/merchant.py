@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -30,19 +29,12 @@ GAPS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 REFUND_GAP_S = 60.0
 END_GAP_S = 2.0
-REFUND_ATTEMPTS_MAX = 2_000
-"""A refund is asked for until there is a definite response: more than a day."""
-
-
-class Refunded(NamedTuple):
-    """A refund that the API has taken, or refused with this status."""
-
-    order_no: str
-    status: int
+ATTEMPTS_MAX = 2_000
+"""A refund is requested until there is a definite response: for more than a day."""
 
 
 class Backend:
-    """The merchant's programs. `placed` are the orders that a response said to be placed, by number."""
+    """The merchant's programs. `placed` are the orders of responses that have them, by number."""
 
     def __init__(
         self, network: Network, *, now: Callable[[], datetime], api_url: str, api_key: str, secrets: tuple[str, ...]
@@ -50,7 +42,6 @@ class Backend:
         self.api_key = api_key
         self.service = Merchant(secrets=secrets, seed=network.book.seed, now=now)
         self.placed: dict[str, ShopOrder] = {}
-        self.refunds: list[Refunded] = []
         self._network = network
         self._api_url = api_url
         self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
@@ -80,24 +71,22 @@ class Backend:
         return await self._until_payable(path, plan.order_no, msgspec.json.encode({"account": account}))
 
     async def refund(self, plan: OrderPlan, out_trade_no: str) -> None:
-        """Ask for a refund under one key until there is a definite response."""
+        """Request a refund under one key until there is a definite response."""
         amount = max(1, int(plan.amount * plan.refund_share))
         fields = {"out_trade_no": out_trade_no, "key": f"back-{plan.order_no}", "reason": "returned", "amount": amount}
         body, path = msgspec.json.encode(fields), f"/v1/orders/{plan.order_no}/refunds"
-        for _ in range(REFUND_ATTEMPTS_MAX):
-            status, _ = await self._post(path, plan.order_no, body)
-            if 200 <= status < 300 or is_definite(status):
-                self.refunds.append(Refunded(plan.order_no, status))
-                return
-            await asyncio.sleep(REFUND_GAP_S)
+        await self._until_definite(path, plan.order_no, body, REFUND_GAP_S)
 
     async def end(self, order_no: str) -> None:
         """End an order that nobody has paid, until there is a definite response."""
-        for _ in range(REFUND_ATTEMPTS_MAX):
-            status, _ = await self._post(f"/v1/orders/{order_no}/close", order_no, b"")
+        await self._until_definite(f"/v1/orders/{order_no}/close", order_no, b"", END_GAP_S)
+
+    async def _until_definite(self, path: str, order_no: str, body: bytes, gap_s: float) -> None:
+        for _ in range(ATTEMPTS_MAX):
+            status, _ = await self._post(path, order_no, body)
             if 200 <= status < 300 or is_definite(status):
                 return
-            await asyncio.sleep(END_GAP_S)
+            await asyncio.sleep(gap_s)
 
     async def _until_payable(self, path: str, order_no: str, body: bytes) -> ShopOrder | None:
         latest: ShopOrder | None = None

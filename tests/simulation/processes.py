@@ -108,12 +108,6 @@ class Process:
         if handler is not None:
             self._context.copy().run(handler)
 
-    async def stop(self) -> None:
-        """Send SIGTERM and wait for its end."""
-        self.terminate()
-        if not self.ended.done():
-            await asyncio.shield(self.ended)
-
     def _on_end(self, main: asyncio.Task[None]) -> None:
         error = None if main.cancelled() else main.exception()
         self._events.note("end", process=self.label, error=type(error).__name__)

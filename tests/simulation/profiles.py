@@ -68,7 +68,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Faults of a world. `lasts_s`: seconds after the last order was placed at which all faults end.
 
-    `whole_time` are links that are cut all of that time. `exchange_crash` is the share of exchanges in whose middle the
+    `exchange_crash` is the share of exchanges in whose middle the
     process that calls, or is called, crashes; `store_cut` and `store_crash` are the shares of statements and commands
     around which the connection is cut, or the process crashes.
     """
@@ -77,7 +77,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     channel: FaultProfile = FaultProfile()
     links: Mapping[str, LinkFaults] = MappingProxyType({})
     failing: tuple[Failing, ...] = ()
-    whole_time: tuple[str, ...] = ()
     exchange_crash: float = 0.0
     store_cut: float = 0.0
     store_crash: float = 0.0
@@ -285,10 +284,9 @@ def schedule(profile: Profile, book: FaultBook, until_s: float) -> Iterator[Plan
             )
 
 
-def blackouts(profile: Profile, planned: list[Planned], until_s: float) -> tuple[Blackout, ...]:
+def blackouts(planned: list[Planned]) -> tuple[Blackout, ...]:
     """Return the outages of links among the failures."""
-    whole = tuple(Blackout(name=f"{link} cut", link=link, from_s=0.0, until_s=until_s) for link in profile.whole_time)
-    return whole + tuple(
+    return tuple(
         Blackout(
             name=f"{each.name} {each.link}",
             link=each.link,

@@ -29,6 +29,7 @@ WATCH_GAP_S = 4.0
 """Of a page that polls."""
 
 WATCHED = 30
+PAID = ("paid", "refunded")
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,20 +54,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         return f"its page showed {self.status} at {self.at:%d %H:%M:%S}, and it was {truth} at the channel"
 
 
-class Visit(msgspec.Struct, kw_only=True):
-    """The record of one shopper. `paid`: numbers of payments that the pay page showed as paid."""
-
-    plan: OrderPlan
-    order: ShopOrder | None = None
-    paid: list[str] = []
-    first_paid_at: datetime | None = None
-
-
 class Shoppers:
     """All shoppers of a world."""
 
     def __init__(self, network: Network, channels: Channels, backend: Backend, *, now: Callable[[], datetime]) -> None:
-        self.visits: dict[str, Visit] = {}
         self.wrong_views: list[View] = []
         self.views = 0
         self._network = network
@@ -76,7 +67,6 @@ class Shoppers:
 
     def start(self, plan: OrderPlan) -> asyncio.Task[None]:
         """Let a shopper come at its time."""
-        self.visits[plan.order_no] = Visit(plan=plan)
         return self._network.spawn(self._visit(plan))
 
     async def final_status(self, order_no: str) -> str:
@@ -88,9 +78,8 @@ class Shoppers:
 
     async def _visit(self, plan: OrderPlan) -> None:
         await asyncio.sleep(plan.at_s)
-        visit = self.visits[plan.order_no]
-        began_s = self._elapsed_s()
-        visit.order = order = await self._backend.place(plan)
+        began_s, paid = self._elapsed_s(), list[str]()
+        order = await self._backend.place(plan)
         if order is None or plan.way is Way.LEAVES:
             return
         payment = next((payment for payment in order.payments if payment.pay_url), None)
@@ -102,22 +91,25 @@ class Shoppers:
             return
         await asyncio.sleep(max(0.0, began_s + plan.pays_after_s - self._elapsed_s()))
         if plan.way is Way.PAYS_TWICE:
-            await self._pay_at(plan, visit, browser)
-        page = await self._pay(visit, browser, payment, page)
+            paid += await self._pay_at(plan, browser)
+        page = await self._pay(browser, payment, page)
+        if page.state in PAID:
+            paid.append(payment.out_trade_no)
         if plan.way in (Way.RETURNS, Way.WATCHES, Way.PAYS_TWICE):
             await self._come_back(plan, browser, order, page)
-        if plan.refund_after_s and visit.paid:
+        if plan.refund_after_s and paid:
             await asyncio.sleep(plan.refund_after_s)
-            await self._backend.refund(plan, visit.paid[0])
+            await self._backend.refund(plan, paid[0])
 
-    async def _pay_at(self, plan: OrderPlan, visit: Visit, browser: Browser) -> None:
-        """Pay at a second account, while the first pay page stays open."""
+    async def _pay_at(self, plan: OrderPlan, browser: Browser) -> list[str]:
+        """Pay at a second account, while the first pay page stays open; return the numbers of what is paid."""
         order = await self._backend.add_payment(plan, plan.second_account)
-        if order is None:
-            return
-        for second in order.payments[1:]:
-            if second.pay_url:
-                await self._pay(visit, browser, second, await self._open(browser, second))
+        seconds = [] if order is None else [payment for payment in order.payments[1:] if payment.pay_url]
+        return [
+            second.out_trade_no
+            for second in seconds
+            if (await self._pay(browser, second, await self._open(browser, second))).state in PAID
+        ]
 
     async def _come_back(self, plan: OrderPlan, browser: Browser, order: ShopOrder, page: Page) -> None:
         await asyncio.sleep(plan.returns_after_s)
@@ -129,7 +121,7 @@ class Shoppers:
             return
         await self._look(browser, order, "refresh", method="POST")
         for _ in range(WATCHED):
-            if await self._look(browser, order, "status") in ("paid", "refunded"):
+            if await self._look(browser, order, "status") in PAID:
                 break
             await asyncio.sleep(WATCH_GAP_S)
 
@@ -149,7 +141,7 @@ class Shoppers:
             page = await browser.open(payment.pay_url)
         return page
 
-    async def _pay(self, visit: Visit, browser: Browser, payment: ShopPayment, page: Page) -> Page:
+    async def _pay(self, browser: Browser, payment: ShopPayment, page: Page) -> Page:
         """Press Pay; without a response, open the page again before another press."""
         for _ in range(ATTEMPTS_MAX):
             if page.form is None:
@@ -158,9 +150,6 @@ class Shoppers:
             if not page.state:
                 await asyncio.sleep(GAP_S)
                 page = await self._open(browser, payment)
-        if page.state in ("paid", "refunded"):
-            visit.paid.append(payment.out_trade_no)
-            visit.first_paid_at = visit.first_paid_at or self._now()
         return page
 
     async def _look(self, browser: Browser, order: ShopOrder, part: str, url: str = "", method: str = "GET") -> str:

@@ -44,7 +44,7 @@ def test_schedule_depends_on_the_seed_alone_and_ends(name: str) -> None:
     assert first != list(schedule(profile, FaultBook(6), 40_000.0)) or not profile.failing
     assert all(0 <= each.at_s <= each.until_s <= 40_000.0 for each in first)
     assert len({each.name for each in first}) == len(first)
-    outages = blackouts(profile, first, 40_000.0)
+    outages = blackouts(first)
     assert len(outages) == sum(each.part in (Part.LINKS_CUT, Part.LINKS_SILENT) for each in first)
 
 

@@ -66,11 +66,7 @@ class World:
         """A stream of random numbers of its own: who draws more often changes nothing for the others."""
         return entropy.stream(self.seed, name)
 
-    def note(self, kind: str, /, **fields: object) -> None:
-        """Note an event, which counts for the digest of the run."""
-        self.events.note(kind, **fields)
-
-    async def start(self, kind: str, name: str, *, skew_s: float = 0.0, **environ: str) -> Process:
+    async def start(self, kind: str, name: str) -> Process:
         """Start a process, `api` or `worker`. One of this name that has ended is replaced.
 
         An api process serves on return, unless it was ended before.
@@ -79,9 +75,8 @@ class World:
         if former is not None:
             self.dead.append(former)
         self._starts[name] += 1
-        settings = read_settings(self.environ | environ)
+        settings = read_settings(self.environ)
         process = Process(name, kind, self._starts[name], settings, self.events)
-        process.skew_s = skew_s
         self.processes[name] = process
         self.rest.trouble()
         process.ended.add_done_callback(lambda _: self._clear_up())

@@ -26,6 +26,7 @@ from core.settings import read_settings
 from simulator.kernel import control, dispatch
 from simulator.kernel.simulation import Simulation
 from simulator.kit.asgi import App
+from simulator.kit.http_client import ClientResponse, NoResponse
 from simulator.sandbox.channel import Sandbox
 from storage.postgres.accounts import put_account
 from storage.postgres.api_keys import create_api_key
@@ -33,32 +34,33 @@ from storage.postgres.database import Database
 from storage.sealing import Sealer, new_master_key
 from tests.simulation import clock
 from tests.simulation.accidents import State
-from tests.simulation.direct import Answer, DirectNetwork, call
-from tests.simulation.processes import Crashed
+from tests.simulation.faults import FaultBook
+from tests.simulation.network import Network, Server
 from tests.simulation.world import PUBLIC_URL, World, open_world
 
 if TYPE_CHECKING:
     from tests.simulation.processes import Process
 
-CHANNEL_PORT, MERCHANT_PORT = 9001, 9100
+API_PORT, CHANNEL_PORT, MERCHANT_PORT = 8000, 9001, 9100
+TIMEOUT_S = 60.0
+RESPONSE_BYTES_MAX = 1 << 20
 CHANNEL_URL = f"http://127.0.0.1:{CHANNEL_PORT}"
 
 
 class Bare:
     """The world and who is around it. `notified`: when a notification came, the order's number and the type."""
 
-    def __init__(self, world: World, network: DirectNetwork, simulation: Simulation, db: Database, key: str) -> None:
+    def __init__(self, world: World, network: Network, simulation: Simulation, db: Database, key: str) -> None:
         self.world = world
         self.db = db
         self.notified: list[tuple[float, str, str]] = []
         self._simulation = simulation
         self._network = network
         self._key = key
-        network.apps[MERCHANT_PORT] = self._take_notification
+        network.serve(MERCHANT_PORT, Server("merchant", app=self._take_notification))
 
-    async def place(self, process: Process, order_no: str, **terms: Any) -> Answer:
-        """Place an order at a process. Raises Crashed."""
-        assert process.app is not None, "it does not serve"
+    async def place(self, process: Process, order_no: str, **terms: Any) -> ClientResponse:
+        """Place an order at a process. Raises NoResponse."""
         body = {
             "order_no": order_no,
             "amount": 8888,
@@ -69,15 +71,21 @@ class Bare:
             **terms,
         }
         headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-        request = call(process.app, "POST", f"{PUBLIC_URL}/v1/orders", headers, msgspec.json.encode(body))
-        return await process.serve(request)
+        self._network.serve(API_PORT, Server("api", pick=lambda: process))
+        return await self._post(f"{PUBLIC_URL}/v1/orders", headers, msgspec.json.encode(body))
 
-    async def pay(self, answer: Answer) -> None:
+    async def pay(self, placed: ClientResponse) -> None:
         """Pay at the channel, whose callback is lost."""
-        number = msgspec.json.decode(answer.body)["payments"][0]["out_trade_no"]
+        number = msgspec.json.decode(placed.body)["payments"][0]["out_trade_no"]
         url = f"{CHANNEL_URL}/control/payments/{number}/pay"
-        paid = await call(self._network.apps[CHANNEL_PORT], "POST", url, body=b'{"at_fault": {"callback": "lost"}}')
+        paid = await self._post(url, {}, b'{"at_fault": {"callback": "lost"}}')
         assert paid.status == 200, paid.body
+
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> ClientResponse:
+        client = self._network.client("outside")
+        return await client.exchange(
+            "POST", url, headers=headers, within_s=TIMEOUT_S, body_bytes_max=RESPONSE_BYTES_MAX, body=body
+        )
 
     async def until_paid(self, *order_nos: str, within_s: float = 7200.0) -> float:
         """Wait until these orders are paid here; return the time."""
@@ -106,7 +114,8 @@ async def open_bare(seed: int, url: str) -> AsyncIterator[Bare]:
     simulation = Simulation({"sandbox": channel}, seed=seed, now=clock.now)
     simulation.base_url = simulation.urls["sandbox"] = CHANNEL_URL
     app = App([*dispatch.routes(simulation, channel), *control.routes(simulation)], now=clock.now)
-    network = DirectNetwork({CHANNEL_PORT: app})
+    network = Network(FaultBook(seed, elapsed=lambda: clock.TIME.seconds))
+    network.serve(CHANNEL_PORT, Server("sandbox", app=app))
     environ = {"NODROP_MASTER_KEYS": master_key, "NOTIFY_SECRETS": secret}
     async with open_world(seed, database_url=url, environ=environ, network=network) as world:
         db = Database.from_settings(read_settings(world.environ))
@@ -196,7 +205,7 @@ async def _sell(bare: Bare, order_no: str, after_s: float) -> None:
     while True:
         apis = [each for each in bare.world.processes.values() if each.app is not None]
         for api in apis:
-            with suppress(Crashed):
+            with suppress(NoResponse):
                 placed = await bare.place(api, order_no)
                 if placed.status in (200, 201) and b'"checkout":{' in placed.body:
                     await asyncio.sleep(5.0)
